@@ -1,0 +1,1 @@
+"""The kernel shell: rtnetlink batches, namespaces, sysctls, nftables and iptables."""

@@ -1,0 +1,135 @@
+"""The contract as one function: (environment, standard input) → (standard output, exit status).
+
+It validates, gates the verb by version, orders the requests of one attachment, calls the plugin and prints
+its answer or one error object. It does no I/O itself: what touches the world comes in with the context.
+Source: CNI spec 1.1.0 and the reference's `pkg/skel`.
+"""
+
+from __future__ import annotations
+
+from pycni.context import check_not_own_namespace
+from pycni.errors import CNIError, from_exception
+from pycni.record import Record
+from pycni.request import parse_request
+from pycni.versions import NEWEST, SUPPORTED
+from pycni.wire.json import dumps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Protocol
+
+    from pycni.context import Context
+    from pycni.request import Request
+    from pycni.types import Result
+
+    class SupportsPlugin(Protocol):
+        """What a plugin must have; `gc` and `status` (like `check`: request, ctx → None) are optional."""
+
+        name: str
+
+        async def add(self, request: Request, ctx: Context) -> Result: ...
+        async def check(self, request: Request, ctx: Context) -> None: ...
+        async def delete(self, request: Request, ctx: Context) -> None: ...
+
+
+class Plugin:
+    """A convenient base: the facts that the skeleton asks for, with their usual values.
+
+    `loopless` promises that every await of this plugin ends in `ctx` (no anyio, no asyncio), so that a
+    one-shot process need not start an event loop for it.
+    """
+
+    name: str
+    supported: tuple[str, ...] = SUPPORTED
+    loopless: bool = False
+
+
+class Reply(Record):
+    """What the process leaves behind."""
+
+    stdout: bytes = b""
+    status: int = 0
+    stderr: bytes = b""
+
+
+def error_reply(error: BaseException) -> Reply:
+    """Any failure as the contract's error object, exit status 1."""
+    cni = from_exception(error)
+    members: dict[str, object] = {"code": cni.code, "msg": cni.msg}
+    if cni.details:
+        members["details"] = cni.details
+    return Reply(dumps(members, indent="    "), 1)
+
+
+def about(plugin: SupportsPlugin) -> Reply:
+    """What a bare call without CNI_COMMAND gets: two lines on standard error, exit status 0."""
+    from pycni import __version__
+
+    versions = ", ".join(_supported(plugin))
+    text = f"CNI {plugin.name} plugin {__version__} (pycni)\nCNI protocol versions supported: {versions}\n"
+    return Reply(b"", 0, text.encode())
+
+
+def version_reply(plugin: SupportsPlugin) -> Reply:
+    """VERSION: compact, with a line feed, always the newest version (as the reference prints it)."""
+    body = {"cniVersion": NEWEST, "supportedVersions": _supported(plugin)}
+    return Reply(dumps(body) + b"\n")
+
+
+def _supported(plugin: SupportsPlugin) -> tuple[str, ...]:
+    supported: tuple[str, ...] = getattr(plugin, "supported", SUPPORTED)
+    return supported
+
+
+async def call(plugin: SupportsPlugin, request: Request, ctx: Context) -> Result | None:
+    """Call the plugin's method for the request's verb; a verb that it lacks succeeds without effect."""
+    method = getattr(plugin, {"DEL": "delete"}.get(request.verb, request.verb.lower()), None)
+    if method is None:
+        return None
+    result: Result | None = await method(request, ctx)
+    return result
+
+
+async def handle(
+    plugin: SupportsPlugin, env: Mapping[str, str], stdin: bytes | CNIError, ctx: Context
+) -> Reply:
+    """Serve one request. Never raises an Exception; cancellation passes through after the clean-up."""
+    verb = env.get("CNI_COMMAND", "")
+    if not verb:
+        return about(plugin)
+    if verb == "VERSION":
+        return version_reply(plugin)
+    try:
+        return await _serve(plugin, env, stdin, ctx)
+    except Exception as error:  # noqa: BLE001 - the edge where every failure becomes an error object
+        return error_reply(error)
+
+
+async def _serve(
+    plugin: SupportsPlugin, env: Mapping[str, str], stdin: bytes | CNIError, ctx: Context
+) -> Reply:
+    from pycni.request import check_environment
+
+    if isinstance(stdin, CNIError):
+        check_environment(env)
+        raise stdin
+    request = parse_request(env, stdin, _supported(plugin))
+    if request.verb in ("ADD", "DEL"):
+        check_not_own_namespace(ctx.caller, request.netns, request.netns_override)
+    if request.verb == "ADD" and ctx.leftovers:
+        await _clean_up_leftovers(plugin, request, ctx)
+    result = await call(plugin, request, ctx)
+    if request.verb != "ADD" or result is None:
+        return Reply()
+    from pycni.wire.result import print_result
+
+    return Reply(print_result(result, request.cni_version))
+
+
+async def _clean_up_leftovers(plugin: SupportsPlugin, request: Request, ctx: Context) -> None:
+    """An earlier request of this attachment died at work: undo it by a DEL before the ADD."""
+    try:
+        await plugin.delete(request.replace(verb="DEL"), ctx)
+    except CNIError as error:
+        ctx.log(f"cleaning up after a request that died: {error}")

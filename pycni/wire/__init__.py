@@ -1,0 +1,1 @@
+"""Results, configs and JSON, per spec version: pure functions between bytes and types."""

@@ -1,0 +1,153 @@
+"""The one place that reads and prints JSON as the contract wants it.
+
+Reading is Go's `encoding/json` as far as configs can tell: strict syntax, one document, invalid UTF-8
+replaced, the last of equal keys counts and `null` leaves an earlier value alone. Printing is Go's too:
+four blanks, or compact, and `<`, `>`, `&`, U+2028 and U+2029 escaped.
+
+The scanner is the standard library's C one, taken without the `json` package, which would import `re`
+and double the start-up time of a one-shot plugin process (it is imported for the error text only).
+"""
+
+from __future__ import annotations
+
+from pycni.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from typing import Final
+
+    JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
+
+try:
+    from _json import make_scanner
+except ImportError:  # another interpreter than CPython: slower to import, same behaviour
+    from json.scanner import py_make_scanner as make_scanner
+
+_BLANKS: Final = " \t\n\r"
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"invalid character '{name[:1]}' looking for beginning of value")
+
+
+def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        members.clear()
+        for key, value in pairs:
+            if value is not None or key not in members:
+                members.pop(key, None)
+                members[key] = value
+    return members
+
+
+class _Rules(Record):
+    strict: bool = True
+    object_hook: None = None
+    object_pairs_hook: Callable[[list[tuple[str, JSON]]], dict[str, JSON]] | None = None
+    parse_float: type = float
+    parse_int: type = int
+    parse_constant: Callable[[str], None] | None = None
+    memo: Mapping[str, str] | None = None
+
+
+_scan: Final = make_scanner(_Rules(object_pairs_hook=_object, parse_constant=_refuse_constant, memo={}))
+
+
+def loads(data: bytes | str) -> JSON:
+    """One JSON document. Raises ValueError, whatever is wrong with it (syntax, depth, trailing text)."""
+    text = data if isinstance(data, str) else data.decode("utf-8", "replace")
+    start = 0
+    while text[start : start + 1] and text[start] in _BLANKS:
+        start += 1
+    if start == len(text):
+        raise ValueError("unexpected end of JSON input")
+    try:
+        value, end = _scan(text, start)
+    except StopIteration as stop:
+        at = int(stop.value)
+        if at >= len(text):
+            raise ValueError("unexpected end of JSON input") from None
+        raise ValueError(f"invalid character {text[at]!r} looking for beginning of value") from None
+    except RecursionError:
+        raise ValueError("exceeded max depth") from None
+    rest = text[end:].lstrip(_BLANKS)
+    if rest:
+        raise ValueError(f"invalid character {rest[0]!r} after top-level value")
+    return value  # type: ignore[no-any-return]
+
+
+_ESCAPES: Final = {
+    **{code: f"\\u{code:04x}" for code in range(0x20)},
+    **{ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"},
+    **{code: "\ufffd" for code in range(0xD800, 0xE000)},
+    ord('"'): '\\"',
+    ord("\\"): "\\\\",
+    ord("\b"): "\\b",
+    ord("\f"): "\\f",
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+}
+
+
+def _string(text: str) -> str:
+    return f'"{text.translate(_ESCAPES)}"'
+
+
+def _float(number: float) -> str:
+    return str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number)
+
+
+def dumps(value: object, *, indent: str = "", sort_keys: bool = False) -> bytes:
+    """Print a document; `indent` is the text of one level ("" is compact), members in given order.
+
+    Accepts what `loads` returns, and tuples and mappings. Raises TypeError for anything else.
+    """
+    separator = ": " if indent else ":"
+
+    def block(opening: str, items: Iterable[str], closing: str, margin: str) -> str:
+        if not indent:
+            return opening + ",".join(items) + closing
+        inner = margin + indent
+        body = f",{inner}".join(items)
+        return f"{opening}{inner}{body}{margin}{closing}"
+
+    def text(item: object, margin: str) -> str:
+        if isinstance(item, str):
+            return _string(item)
+        if item is None:
+            return "null"
+        if item is True:
+            return "true"
+        if item is False:
+            return "false"
+        if isinstance(item, int):
+            return int.__repr__(item)
+        if isinstance(item, float):
+            return _float(item)
+        inner = margin + indent if indent else ""
+        if isinstance(item, dict):
+            if not item:
+                return "{}"
+            keys = sorted(item) if sort_keys else item
+            return block("{", [f"{_string(key)}{separator}{text(item[key], inner)}" for key in keys], "}", margin)
+        if isinstance(item, (list, tuple)):
+            return block("[", [text(member, inner) for member in item], "]", margin) if item else "[]"
+        raise TypeError(f"cannot print {type(item).__name__} as JSON")
+
+    return text(value, "\n" if indent else "").encode("utf-8")
+
+
+def kind(value: object) -> str:
+    """The JSON word for a value's type, as Go's messages have it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, (int, float)):
+        return "number"
+    if isinstance(value, str):
+        return "string"
+    return "object" if isinstance(value, dict) else "array"

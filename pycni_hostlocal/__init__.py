@@ -1,0 +1,1 @@
+"""The host-local IPAM plugin: addresses from ranges, reservations as files."""

@@ -1,0 +1,1 @@
+"""The loopback plugin: brings the lo of a sandbox up."""
