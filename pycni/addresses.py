@@ -56,8 +56,10 @@ class IP(Record):
         if self.family == IPV4:
             return inet_ntop(AF_INET, self.value.to_bytes(4, "big"))
         text = inet_ntop(AF_INET6, self.value.to_bytes(16, "big"))
+        if "." not in text:
+            return text
         # The C library prints ::1.2.3.4 for IPv4-compatible addresses, Go does not.
-        return text if "." not in text else f"::{self.value >> 16:x}:{self.value & 0xFFFF:x}"
+        return f"{text.rpartition(':')[0]}:{self.value >> 16 & 0xFFFF:x}:{self.value & 0xFFFF:x}"
 
     def __add__(self, count: int) -> Self:
         """The address `count` further; wraps within the family."""
@@ -90,7 +92,7 @@ class CIDR(Record):
         """Raises CNIError (999) `invalid CIDR address: …`."""
         address, slash, length = text.partition("/")
         ip = _parse(IP, address) if slash else None
-        if ip is None or not (length.isascii() and length.isdigit()) or len(length) > 3:
+        if ip is None or not (length.isascii() and length.isdigit()) or len(length.lstrip("0")) > 3:
             raise CNIError(f"invalid CIDR address: {text}")
         prefix = int(length)
         if ":" in address and ip.family == IPV4:

@@ -8,6 +8,8 @@ cancels each step.
 
 from __future__ import annotations
 
+import time
+
 from pycni.errors import INVALID_NETNS, CNIError
 from pycni.record import Record
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from pycni.delegate import Delegates
     from pycni.kernel.namespace import Namespace
+    from pycni.request import Request
 
     T = TypeVar("T")
     Ts = TypeVarTuple("Ts")
@@ -59,6 +62,10 @@ class Context:
         """Execute `work(*args)`, which may block, without making other requests wait."""
         raise NotImplementedError
 
+    async def sleep(self, seconds: float) -> None:
+        """Wait; other requests go on meanwhile."""
+        await self.run(time.sleep, seconds)
+
     def shield(self) -> AbstractContextManager[object]:
         """A scope in which cancellation is put off; for undoing what was done."""
         raise NotImplementedError
@@ -74,9 +81,20 @@ class Context:
         """
         raise NotImplementedError
 
+    async def hold(self, request: Request) -> None:
+        """Wait until no other request of this attachment is at work, and make later ones wait.
+
+        The skeleton calls it before the first effect; whoever delivers the answer ends it. Sets `leftovers`.
+        Raises CNIError (11) if the wait takes too long. Does nothing where nobody else can be at work.
+        """
+
     async def execute(self, path: str, env: dict[str, str], stdin: bytes) -> Completed:
         """Run a foreign executable on the caller's side: its directory, namespaces, cgroup, umask."""
         raise NotImplementedError
+
+    async def in_flight(self) -> frozenset[tuple[str, str, str]]:
+        """Attachments (network, container id, interface) that a request is at work on: GC leaves them alone."""
+        return frozenset()
 
     def log(self, text: str) -> None:
         """One line for the operator, on the caller's standard error."""
@@ -97,7 +115,7 @@ class SandboxMissing(CNIError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f'failed to open netns "{path}": failed to Statfs "{path}": no such file or directory',
+            f'failed to Statfs "{path}": no such file or directory',
             "CNI_NETNS must be the path of the sandbox's network namespace",
         )
 
@@ -115,9 +133,14 @@ class Transaction:
         self._ctx = ctx
         self._undo: list[Undo] = []
 
-    def undo(self, inverse: Undo) -> None:
+    def undo(self, inverse: Undo) -> Undo:
         """Register `inverse` (a function that returns an awaitable) *before* doing what it undoes."""
         self._undo.append(inverse)
+        return inverse
+
+    def forget(self, inverse: Undo) -> None:
+        """The effect turned out to be somebody else's: there is nothing to undo."""
+        self._undo.remove(inverse)
 
     async def __aenter__(self) -> Transaction:
         return self

@@ -48,19 +48,31 @@ class CNIError(Exception):
 
 
 def from_exception(exception: BaseException) -> CNIError:
-    """Any exception as a CNIError: itself, or the CNIError it was raised from, or code 999 (or 5).
+    """Any exception as a CNIError: itself, the CNIError that it was raised from, else one of code 999.
 
-    An OSError becomes "<operation> <path>: <errno text>", everything else its type and text, so that no
+    Of a group (a task group's failures) the first CNIError counts, else the first failure. An OSError
+    becomes its errno's text and its file, everything else its text, with the type in `details`, so that no
     traceback is needed to see what happened.
     """
-    seen: BaseException | None = exception
-    while seen is not None:
-        if isinstance(seen, CNIError):
-            return seen
-        seen = seen.__cause__
+    own = _find(exception)
+    if own is not None:
+        return own
+    while isinstance(exception, BaseExceptionGroup):
+        exception = exception.exceptions[0]
+    name = type(exception).__name__
     if isinstance(exception, OSError) and exception.strerror:
         where = f" {exception.filename!r}" if exception.filename is not None else ""
-        return CNIError(f"{exception.strerror.lower()}{where}", f"{type(exception).__name__}, errno {exception.errno}")
+        return CNIError(f"{exception.strerror.lower()}{where}", f"{name}, errno {exception.errno}")
     text = str(exception)
-    name = type(exception).__name__
     return CNIError(text or name, f"unexpected {name}" if text else "")
+
+
+def _find(exception: BaseException | None) -> CNIError | None:
+    while exception is not None:
+        if isinstance(exception, CNIError):
+            return exception
+        if isinstance(exception, BaseExceptionGroup):
+            found = (_find(part) for part in exception.exceptions)
+            return next((error for error in found if error is not None), None)
+        exception = exception.__cause__
+    return None

@@ -72,7 +72,8 @@ def check_interface_name(name: str) -> None:
 
 def digest(text: str) -> str:
     """SHA-512 of the UTF-8 text in hexadecimal, from which the reference derives its rules' names."""
-    return sha512(text.encode("utf-8", "surrogateescape")).hexdigest()
+    hexadecimal: str = sha512(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return hexadecimal
 
 
 def attachment_key(network: str, container_id: str, ifname: str) -> str:
@@ -93,3 +94,23 @@ def stable_mac(*parts: str) -> bytes:
     """Six bytes derived from `parts`: unicast, locally administered."""
     raw = bytes.fromhex(digest("\0".join(parts))[:12])
     return bytes(((raw[0] | 0x02) & 0xFE, *raw[1:]))
+
+
+_ALIAS_PREFIX: Final = "pycni:"
+_ALIAS_BYTES: Final = 255
+"""IFALIASZ minus the closing NUL."""
+
+
+def link_alias(network: str, container_id: str, ifname: str) -> str:
+    """What the host side's `alias` says: whose it is, for people and for GC. Cut where it is too long."""
+    return f"{_ALIAS_PREFIX}{network}/{container_id}/{ifname}"[:_ALIAS_BYTES]
+
+
+def parse_alias(alias: str) -> tuple[str, str, str] | None:
+    """(network, container id, interface) of a link's alias; None for any other text, or one that was cut."""
+    if not alias.startswith(_ALIAS_PREFIX):
+        return None
+    parts = alias[len(_ALIAS_PREFIX) :].split("/")
+    if len(parts) != 3 or len(alias) >= _ALIAS_BYTES:
+        return None
+    return parts[0], parts[1], parts[2]

@@ -78,7 +78,7 @@ class Request(Record):
         """
         from pycni.wire.result import parse_prev_result
 
-        return parse_prev_result(self.members().object("prevResult") and self.members().raw("prevResult"), self.cni_version)
+        return parse_prev_result(self.members().raw("prevResult"), self.cni_version)
 
     def valid_attachments(self) -> frozenset[tuple[str, str]] | None:
         """GC: the (container id, interface) pairs that stay; None if the runtime did not say.
@@ -92,11 +92,19 @@ class Request(Record):
                 pairs = set()
                 try:
                     for item in members.objects(key) or ():
-                        pairs.add((item.string("containerID"), item.string("ifname")))
+                        pairs.add((_needed(item, "containerID"), _needed(item, "ifname")))
                 except CNIError as error:
                     raise CNIError(error.msg, error.details, code=INVALID_NETWORK_CONFIG) from None
                 return frozenset(pairs)
         return None
+
+
+def _needed(item: Members, key: str) -> str:
+    """A member without which a list of what stays would mean that nothing stays."""
+    value = item.string(key)
+    if not value:
+        raise CNIError(f"{item.path(key)} is missing", "each attachment needs containerID and ifname")
+    return value
 
 
 def check_environment(env: Mapping[str, str]) -> str:
@@ -150,20 +158,22 @@ def parse_config(stdin: bytes) -> dict[str, JSON]:
             code=DECODING_FAILURE,
         ) from None
     check_network_name(name or "")
+    return config
+
+
+def _config_version(members: Members) -> str:
     version = members.raw("cniVersion")
     if version is not None and not isinstance(version, str):
         raise CNIError(
             f"decoding version from network config: json: cannot unmarshal {kind(version)} "
             "into field cniVersion of type string",
-            f'give one of {", ".join(SUPPORTED)} in quotes',
+            f"give one of {', '.join(SUPPORTED)} in quotes",
             code=DECODING_FAILURE,
         )
-    return config
+    return version or OLDEST
 
 
-def parse_request(
-    env: Mapping[str, str], stdin: bytes, supported: tuple[str, ...] = SUPPORTED
-) -> Request:
+def parse_request(env: Mapping[str, str], stdin: bytes, supported: tuple[str, ...] = SUPPORTED) -> Request:
     """The whole contract on input, for every verb but VERSION (which looks at nothing).
 
     Raises CNIError with the reference's code and text for whatever is wrong first.
@@ -175,7 +185,7 @@ def parse_request(
             f"unknown CNI_COMMAND: {verb}", f"known are {', '.join(VERBS)}", code=INVALID_ENVIRONMENT
         )
     members = Members(config)
-    version = members.string("cniVersion") or OLDEST
+    version = _config_version(members)
     gate(verb, version, supported)
     attached = verb in _ATTACHMENT
     return Request(

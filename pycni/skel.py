@@ -83,11 +83,16 @@ def _supported(plugin: SupportsPlugin) -> tuple[str, ...]:
 
 
 async def call(plugin: SupportsPlugin, request: Request, ctx: Context) -> Result | None:
-    """Call the plugin's method for the request's verb; a verb that it lacks succeeds without effect."""
+    """Call the plugin's method for the request's verb; a verb that it lacks succeeds without effect.
+
+    Raises what the method raises, and CNIError (999) for an ADD that returned nothing.
+    """
     method = getattr(plugin, {"DEL": "delete"}.get(request.verb, request.verb.lower()), None)
     if method is None:
         return None
     result: Result | None = await method(request, ctx)
+    if result is None and request.verb == "ADD":
+        raise CNIError(f"plugin {plugin.name} returned no result", "its add must return a pycni.types.Result")
     return result
 
 
@@ -117,6 +122,7 @@ async def _serve(
     request = parse_request(env, stdin, _supported(plugin))
     if request.verb in ("ADD", "DEL"):
         check_not_own_namespace(ctx.caller, request.netns, request.netns_override)
+    await ctx.hold(request)
     if request.verb == "ADD" and ctx.leftovers:
         await _clean_up_leftovers(plugin, request, ctx)
     result = await call(plugin, request, ctx)

@@ -18,11 +18,13 @@ OLDEST: Final = SUPPORTED[0]
 VERB_SINCE: Final = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
 """Verbs that not every version has; ADD, DEL and VERSION always exist."""
 
+_MAX_DIGITS: Final = 18
+
 
 def parse_version(text: str) -> tuple[int, int, int]:
     """`"1.0.0"` as numbers; missing parts are 0 and an empty text is 0.1.0, as in the reference.
 
-    Raises CNIError (code 6) if a part is not a number or there are more than three.
+    Raises CNIError (code 6) if a part is not a number of at most 18 digits or there are more than three.
     """
     if not text:
         text = OLDEST
@@ -32,7 +34,7 @@ def parse_version(text: str) -> tuple[int, int, int]:
     numbers = [0, 0, 0]
     for position, part in enumerate(parts):
         digits = part[1:] if part[:1] in ("+", "-") else part
-        if not (digits.isascii() and digits.isdigit()):
+        if not (digits.isascii() and digits.isdigit() and len(digits) <= _MAX_DIGITS):
             which = ("major", "minor", "micro")[position]
             raise CNIError(
                 f'failed to convert {which} version part "{part}": invalid syntax',

@@ -21,7 +21,10 @@ _SHOWN: Final = 60
 
 def shown(value: object) -> str:
     """A value as it goes into a message: compact JSON, cut to a readable length."""
-    text = dumps(value).decode()
+    try:
+        text = dumps(value).decode()
+    except RecursionError:
+        return f"{kind(value)} nested too deeply to be shown"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 

@@ -14,17 +14,14 @@ from pycni.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from typing import Final
 
     JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
-try:
-    from _json import make_scanner
-except ImportError:  # another interpreter than CPython: slower to import, same behaviour
-    from json.scanner import py_make_scanner as make_scanner
-
 _BLANKS: Final = " \t\n\r"
+_INFINITE: Final = float("inf")
+"""What a number like `1e999` is read as."""
 
 
 def _refuse_constant(name: str) -> None:
@@ -42,17 +39,36 @@ def _object(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     return members
 
 
+def _integer(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:  # more digits than the interpreter converts; only its syntax had to be right
+        return float(digits)
+
+
 class _Rules(Record):
-    strict: bool = True
-    object_hook: None = None
-    object_pairs_hook: Callable[[list[tuple[str, JSON]]], dict[str, JSON]] | None = None
+    """What the scanner wants to know; the names are those of `json.JSONDecoder`."""
+
+    object_pairs_hook: Callable[[list[tuple[str, JSON]]], dict[str, JSON]]
+    parse_int: Callable[[str], int | float]
+    parse_constant: Callable[[str], None]
     parse_float: type = float
-    parse_int: type = int
-    parse_constant: Callable[[str], None] | None = None
-    memo: Mapping[str, str] | None = None
+    object_hook: None = None
+    strict: bool = True
 
 
-_scan: Final = make_scanner(_Rules(object_pairs_hook=_object, parse_constant=_refuse_constant, memo={}))
+def _make_scan() -> Callable[[str, int], tuple[JSON, int]]:
+    rules = _Rules(_object, _integer, _refuse_constant)
+    try:
+        from _json import make_scanner
+    except ImportError:  # another interpreter than CPython: slower to import, same behaviour
+        from json import JSONDecoder
+
+        return JSONDecoder(**rules.__dict__).scan_once  # type: ignore[attr-defined, no-any-return]
+    return make_scanner(rules)  # type: ignore[arg-type]
+
+
+_scan: Final = _make_scan()
 
 
 def loads(data: bytes | str) -> JSON:
@@ -75,13 +91,12 @@ def loads(data: bytes | str) -> JSON:
     rest = text[end:].lstrip(_BLANKS)
     if rest:
         raise ValueError(f"invalid character {rest[0]!r} after top-level value")
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 _ESCAPES: Final = {
     **{code: f"\\u{code:04x}" for code in range(0x20)},
     **{ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"},
-    **{code: "\ufffd" for code in range(0xD800, 0xE000)},
     ord('"'): '\\"',
     ord("\\"): "\\\\",
     ord("\b"): "\\b",
@@ -97,7 +112,18 @@ def _string(text: str) -> str:
 
 
 def _float(number: float) -> str:
+    if number in (_INFINITE, -_INFINITE):
+        return "1e999" if number > 0 else "-1e999"
     return str(int(number)) if number.is_integer() and abs(number) < 1e21 else repr(number)
+
+
+def _encode(document: str) -> bytes:
+    try:
+        return document.encode("utf-8")
+    except UnicodeEncodeError:  # lone surrogates: what was not UTF-8 in the environment, or `\ud800`
+        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in document).encode(
+            "utf-8"
+        )
 
 
 def dumps(value: object, *, indent: str = "", sort_keys: bool = False) -> bytes:
@@ -132,12 +158,13 @@ def dumps(value: object, *, indent: str = "", sort_keys: bool = False) -> bytes:
             if not item:
                 return "{}"
             keys = sorted(item) if sort_keys else item
-            return block("{", [f"{_string(key)}{separator}{text(item[key], inner)}" for key in keys], "}", margin)
+            pairs = [f"{_string(key)}{separator}{text(item[key], inner)}" for key in keys]
+            return block("{", pairs, "}", margin)
         if isinstance(item, (list, tuple)):
             return block("[", [text(member, inner) for member in item], "]", margin) if item else "[]"
         raise TypeError(f"cannot print {type(item).__name__} as JSON")
 
-    return text(value, "\n" if indent else "").encode("utf-8")
+    return _encode(text(value, "\n" if indent else ""))
 
 
 def kind(value: object) -> str:

@@ -1,0 +1,50 @@
+# `make demo` and `make test` do all set-up on a bare Debian 12; `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+# One process tree for all that the tests start: whatever outlives pytest dies with it.
+CONTAIN := unshare --mount --pid --fork --kill-child --mount-proc bash -c '"$$@"; exit $$?' tests
+PYTEST_ARGS ?=
+
+.PHONY: help demo test test-unit test-all lint bench clean packages
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## two pods on a node of their own: addresses, pings, check, and away without a trace
+	@$(PY) demo/run.py
+
+test: lint ## lint and all tests (root; in namespaces of their own)
+	$(CONTAIN) $(PY) -m pytest $(PYTEST_ARGS)
+
+test-all: test ## everything there is
+
+test-unit: $(READY) ## the tests that need no root
+	$(PY) -m pytest tests/unit $(PYTEST_ARGS)
+
+lint: $(READY) ## ruff and mypy
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+bench: $(READY) ## compare with the reference plugins
+	$(PY) bench/run.py
+
+packages:
+	@.ci/packages
+
+# A failed installation leaves no stamp, and the next call tries again.
+$(READY): pyproject.toml .ci/python | packages
+	@.ci/python $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean: ## remove what was built, the virtual environment too
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

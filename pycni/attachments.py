@@ -1,0 +1,241 @@
+"""Order between requests of one attachment, whichever process serves them.
+
+Runtimes send DEL right after killing an ADD, and a kernel call cannot be recalled: a DEL that finds nothing
+while the ADD is still at work would leave a leak behind. So before its first effect every ADD and DEL locks
+a file named after network, container id and interface, writes its intent into it, and removes the file after
+its answer was written. A file with an intent and without a lock is a request that died half-way: the next one
+is told that leftovers may exist. Sources: flock(2), proc(5) (`/proc/PID/stat`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from pycni.errors import TRY_AGAIN_LATER, CNIError
+from pycni.names import attachment_key
+from pycni.record import Record
+from pycni.wire.json import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pycni.context import Context
+    from pycni.request import Request
+
+RUN_DIR: Final = "/run/pycni"
+FOLDER: Final = "attachments"
+WAIT_SECONDS: Final = 60.0
+FIRST_PAUSE: Final = 0.001
+LONGEST_PAUSE: Final = 0.02
+
+
+class Intent(Record):
+    """Who works on an attachment. `caller` is the process that the runtime started, `pid` the one at work
+    (the agent, or the same)."""
+
+    verb: str = ""
+    network: str = ""
+    container_id: str = ""
+    ifname: str = ""
+    pid: int = 0
+    caller: int = 0
+    started: float = 0.0
+
+    def encode(self) -> bytes:
+        return dumps(dict(zip(_KEYS, (getattr(self, name) for name in self._fields), strict=True)))
+
+    def __str__(self) -> str:
+        if not self.verb:
+            return "a request that did not say who it is"
+        return f"{self.verb} of process {self.caller} (served by process {self.pid})"
+
+
+_KEYS: Final = ("verb", "network", "containerID", "ifname", "pid", "caller", "started")
+
+
+def decode_intent(data: bytes) -> Intent | None:
+    """None for what is no intent: nothing, or half of one."""
+    try:
+        members = loads(data)
+    except ValueError:
+        return None
+    if not isinstance(members, dict):
+        return None
+    values = [
+        members.get(key, default) for key, default in zip(_KEYS, Intent().__dict__.values(), strict=True)
+    ]
+    if any(
+        type(value) is not type(default)
+        for value, default in zip(values, Intent().__dict__.values(), strict=True)
+    ):
+        return None
+    return Intent(*values)
+
+
+class Hold:
+    """A lock that is held; `stale` says whether its file told of a request that died."""
+
+    def __init__(self, path: str, descriptor: int, *, stale: bool, remove: bool) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.stale = stale
+        self._remove = remove
+
+    def release(self) -> None:
+        """Remove the file, then unlock. To be called when the answer is written. Never raises."""
+        if self.descriptor < 0:
+            return
+        try:
+            if self._remove:
+                os.unlink(self.path)
+        except OSError:
+            pass
+        os.close(self.descriptor)
+        self.descriptor = -1
+
+
+async def acquire(ctx: Context, request: Request, run_dir: str) -> Hold | None:
+    """Wait for the attachment's lock; None for a verb without attachment and for a delegate of the holder.
+
+    ADD and DEL leave their intent in the file. CHECK waits and locks but leaves no trace, so that what a dead
+    request left stays to be seen. Where the folder cannot be used (a read-only or foreign /run) the request
+    goes on without a lock, and the log is told: a DEL must get there. Raises CNIError (11) after
+    `WAIT_SECONDS`.
+    """
+    if request.verb not in ("ADD", "DEL", "CHECK"):
+        return None
+    intent = Intent(
+        verb=request.verb,
+        network=request.network,
+        container_id=request.container_id,
+        ifname=request.ifname,
+        pid=os.getpid(),
+        caller=ctx.caller.pid,
+        started=time.time(),
+    )
+    path = f"{run_dir}/{FOLDER}/{attachment_key(request.network, request.container_id, request.ifname)}"
+    deadline = time.monotonic() + WAIT_SECONDS
+    pause = FIRST_PAUSE
+    try:
+        while True:
+            taken = await ctx.run(_attempt, path, intent)
+            if not isinstance(taken, Intent):
+                return taken
+            if await ctx.run(_descends_from, intent.caller, taken.caller):
+                return None
+            if time.monotonic() > deadline:
+                raise _timed_out(intent, taken, path)
+            await ctx.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+    except OSError as error:
+        ctx.log(f"going on without ordering the requests of this attachment: {path}: {error.strerror}")
+        return None
+
+
+def _timed_out(intent: Intent, holder: Intent, path: str) -> CNIError:
+    return CNIError(
+        f"timed out waiting for another request of container {intent.container_id}, "
+        f"interface {intent.ifname}, network {intent.network}",
+        f"{path} has been locked for {WAIT_SECONDS:g} s by {holder}; try again later",
+        code=TRY_AGAIN_LATER,
+    )
+
+
+def in_flight(run_dir: str = RUN_DIR) -> frozenset[tuple[str, str, str]]:
+    """The attachments (network, container id, interface) that a living request is working on. Blocking."""
+    found = set()
+    for name in _names(f"{run_dir}/{FOLDER}"):
+        intent = _locked_intent(f"{run_dir}/{FOLDER}/{name}")
+        if intent is not None and intent.verb:
+            found.add((intent.network, intent.container_id, intent.ifname))
+    return frozenset(found)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _locked_intent(path: str) -> Intent | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        return None if _lock(descriptor, fcntl.LOCK_SH) else decode_intent(os.pread(descriptor, 4096, 0))
+    finally:
+        os.close(descriptor)
+
+
+def _attempt(path: str, intent: Intent) -> Hold | Intent:
+    """The lock, or who has it. Raises OSError if the file cannot be made."""
+    while True:
+        descriptor = _open(path)
+        try:
+            if not _lock(descriptor, fcntl.LOCK_EX):
+                return decode_intent(os.pread(descriptor, 4096, 0)) or Intent()
+            if _is_same_file(path, descriptor):
+                hold, descriptor = _take(path, descriptor, intent), -1
+                return hold
+            # Its last holder removed the file between our open and our lock: that one orders nobody.
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+
+def _open(path: str) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        return os.open(path, flags, 0o600)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_same_file(path: str, descriptor: int) -> bool:
+    try:
+        there = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    here = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
+
+
+def _take(path: str, descriptor: int, intent: Intent) -> Hold:
+    stale = os.fstat(descriptor).st_size > 0
+    if intent.verb == "CHECK":
+        return Hold(path, descriptor, stale=stale, remove=not stale)
+    data = intent.encode()
+    os.pwrite(descriptor, data, 0)
+    os.ftruncate(descriptor, len(data))
+    return Hold(path, descriptor, stale=stale, remove=True)
+
+
+def _descends_from(pid: int, ancestor: int) -> bool:
+    """Whether `ancestor` is the parent, or the parent's parent …, of process `pid`."""
+    while pid > 1 and ancestor > 1:
+        try:
+            descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            # The name in parentheses may hold anything; after its last ")" come state and parent.
+            pid = int(os.read(descriptor, 4096).rpartition(b")")[2].split()[1])
+        finally:
+            os.close(descriptor)
+        if pid == ancestor:
+            return True
+    return False

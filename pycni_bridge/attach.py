@@ -1,0 +1,318 @@
+"""ADD: make the attachment, or leave nothing of it.
+
+The decisions are in `plan`; here is the order of effects, each with its inverse. Everything that can be
+refused is refused before the first effect, the IPAM is asked before the kernel (a full range must not cost
+a link), and the one request that creates the pair carries MACs, MTU, namespace and master, so that no
+half-made link is ever seen.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from pycni.addresses import IPV6
+from pycni.context import Transaction
+from pycni.errors import CNIError
+from pycni.kernel.messages import (
+    del_address,
+    del_link,
+    get_link,
+    new_address,
+    new_bridge,
+    new_veth,
+    set_alias,
+    set_link,
+)
+from pycni.kernel.namespace import check
+from pycni.names import host_veth, link_alias
+from pycni.types import Interface, Result
+from pycni.wire.result import print_result
+from pycni_bridge import masquerade, spoofcheck
+from pycni_bridge.config import parse_config
+from pycni_bridge.detach import masquerade_of
+from pycni_bridge.plan import (
+    GatewayPlan,
+    attachment_result,
+    gateway_addresses,
+    layer2_result,
+    plan_gateways,
+)
+from pycni_bridge.steps import host_steps, pod_steps
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from pycni.addresses import CIDR
+    from pycni.context import Context
+    from pycni.kernel.namespace import Answer, Link, Namespace
+    from pycni.request import Request
+    from pycni_bridge.config import BridgeConfig
+
+_ATTEMPTS: Final = 3
+"""How often a bridge is looked for again when another ADD's rollback took it away in between."""
+_CARRIER_PAUSES: Final = (0.001, 0.002, 0.005, 0.01, *(0.02,) * 10, *(0.1,) * 23)
+"""Seconds between looks at the port's state; 2.5 s in all, as long as the reference waits."""
+_DAD_PAUSE: Final = 0.05
+_DAD_LOOKS: Final = 100
+
+
+def random_mac() -> bytes:
+    """Six random bytes: unicast, locally administered. Given at creation, so that udev leaves them alone."""
+    first, *rest = os.urandom(6)
+    return bytes(((first | 0x02) & 0xFE, *rest))
+
+
+async def open_sandbox(request: Request, ctx: Context) -> Namespace:
+    """The pod's namespace; raises CNIError with the plugin's words in front."""
+    try:
+        return await ctx.sandbox()
+    except CNIError as error:
+        text = f'failed to open netns "{request.netns}": {error.msg}'
+        raise CNIError(text, error.details, code=error.code) from None
+
+
+class Attach:
+    """One ADD on its way; `run` is the order of effects."""
+
+    def __init__(self, request: Request, ctx: Context) -> None:
+        self.request = request
+        self.ctx = ctx
+        self.config: BridgeConfig = parse_config(request)
+        self.host = ctx.host()
+        self.host_name = host_veth(request.network, request.container_id, request.ifname)
+        self.pod_mac = self.config.mac or random_mac()
+
+    async def run(self) -> Result:
+        """Raises CNIError after having undone whatever was done."""
+        self.pod = await open_sandbox(self.request, self.ctx)
+        bridge = await self._look_around()
+        async with Transaction(self.ctx) as done:
+            result = await self._addresses(done)
+            if not result.ips:
+                print_result(result, self.request.cni_version)  # refuses what an old version cannot carry
+            gateways = gateway_addresses(self.config, result)
+            changes = await self._gateway_changes(gateways, bridge)
+            bridge, host_side = await self._make_pair(done, bridge)
+            await self._set_up_pod(host_side.peer, result)
+            await self._set_up_host(done, bridge, host_side, gateways, changes)
+            await self._add_rules(done, result)
+            return await self._answer(result)
+
+    async def _look_around(self) -> Link | None:
+        """The bridge, if it is there; raises if the names we need are taken."""
+        request, config = self.request, self.config
+        bridge_answer, host_answer = await self.host.request(
+            (get_link(name=config.bridge), get_link(name=self.host_name))
+        )
+        (pod_answer,) = await self.pod.request((get_link(name=request.ifname),))
+        bridge = self._there(bridge_answer, config.bridge)
+        if bridge is not None and bridge.kind != "bridge":
+            raise CNIError(
+                f'failed to create bridge "{config.bridge}": "{config.bridge}" already exists but is not a bridge',
+                f'it is a link of kind "{bridge.kind or "device"}"; set "bridge" to another name',
+            )
+        if self._there(pod_answer, request.ifname) is not None:
+            raise self._taken(f'"{request.ifname}" is there in {request.netns}: DEL this attachment first')
+        if self._there(host_answer, self.host_name) is not None:
+            raise self._taken(f"{self.host_name} belongs to this attachment in another sandbox: DEL it first")
+        return bridge
+
+    @staticmethod
+    def _there(answer: Answer, name: str) -> Link | None:
+        check((answer,), f'failed to lookup "{name}"', allow=(errno.ENODEV,))
+        return answer.links[0] if answer.links else None
+
+    def _taken(self, details: str) -> CNIError:
+        return CNIError(
+            f'container veth name ("{self.request.ifname}") peer provided ("{self.host_name}") already exists',
+            details,
+        )
+
+    async def _addresses(self, done: Transaction) -> Result:
+        config, request = self.config, self.request
+        if not config.ipam_type:
+            return layer2_result(config)
+        # A delegate whose ADD fails is told DEL as well (spec 1.1.0, section 4), hence before the call.
+        done.undo(lambda: self.ctx.delegate.delete(request, config.ipam_type))
+        return attachment_result(config, await self.ctx.delegate.add(request, config.ipam_type))
+
+    async def _gateway_changes(self, gateways: tuple[CIDR, ...], bridge: Link | None) -> GatewayPlan:
+        if not gateways or bridge is None:
+            return GatewayPlan(gateways)
+        existing = await self.host.addresses(index=bridge.index)
+        return plan_gateways(self.config, gateways, [address.cidr for address in existing])
+
+    async def _make_pair(self, done: Transaction, bridge: Link | None) -> tuple[Link, Link]:
+        """The bridge and the host side, a port of it; the pod's end is born in the sandbox, down."""
+        done.undo(self._remove_pair)
+        for _ in range(_ATTEMPTS):
+            if bridge is None:
+                bridge = await self._make_bridge(done)
+            created, _, found = await self.host.request(
+                (
+                    self._pair_request(bridge),
+                    set_alias(self.host_name, self._alias()),
+                    get_link(name=self.host_name),
+                )
+            )
+            if created.errno == 0:
+                return bridge, self._found(found, self.host_name)
+            if created.errno != errno.ENODEV or await self.host.link(index=bridge.index) is not None:
+                break
+            bridge = None
+        if created.errno == errno.EEXIST:
+            raise self._taken(created.text)
+        raise CNIError(f"failed to make veth pair: {created.reason}", created.text)
+
+    def _pair_request(self, bridge: Link) -> bytes:
+        config = self.config
+        return new_veth(
+            self.host_name,
+            self.request.ifname,
+            mac=random_mac(),
+            mtu=config.mtu,
+            master=bridge.index,
+            up=True,
+            peer_mac=self.pod_mac,
+            peer_mtu=config.mtu,
+            peer_netns_fd=self.pod.fd,
+        )
+
+    def _alias(self) -> str:
+        request = self.request
+        return link_alias(request.network, request.container_id, request.ifname)
+
+    async def _remove_pair(self) -> None:
+        await self.host.request((del_link(name=self.host_name),))
+
+    async def _make_bridge(self, done: Transaction) -> Link:
+        config = self.config
+        # A gateway's neighbours remember its MAC; without one the bridge follows its ports, as the reference's.
+        mac = random_mac() if config.is_gateway else None
+        undo = done.undo(self._remove_idle_bridge)
+        created, found = await self.host.request(
+            (new_bridge(config.bridge, mac=mac, mtu=config.mtu, up=True), get_link(name=config.bridge))
+        )
+        if created.errno == errno.EEXIST:
+            done.forget(undo)
+        elif created.errno:
+            raise CNIError(
+                f'failed to create bridge "{config.bridge}": could not add "{config.bridge}": {created.reason}',
+                created.text,
+            )
+        bridge = self._found(found, config.bridge)
+        if bridge.kind != "bridge":
+            raise CNIError(f'failed to create bridge "{config.bridge}": another link took the name')
+        return bridge
+
+    async def _remove_idle_bridge(self) -> None:
+        """Take back the bridge that this ADD made, unless other pods are on it by now."""
+        bridge = await self.host.link(name=self.config.bridge)
+        if bridge is not None and not await self.host.ports(bridge.index):
+            await self.host.request((del_link(index=bridge.index),))
+
+    def _found(self, answer: Answer, name: str) -> Link:
+        check((answer,), f'failed to lookup "{name}"')
+        return answer.links[0]
+
+    async def _set_up_pod(self, index: int, result: Result) -> None:
+        """Sysctls, then addresses, up and routes: the announcement needs the address before the link is up."""
+        config, ifname = self.config, self.request.ifname
+        if not result.ips:
+            if not config.disable_container_interface:
+                check(await self.pod.request((set_link(index, up=True),)), f'failed to set "{ifname}" up')
+            return
+        steps = pod_steps(config, ifname, index, result)
+        answers = await self.pod.perform([step for step, _ in steps])
+        for answer, (_, what) in zip(answers, steps, strict=True):
+            check((answer,), what)
+        if config.enable_dad and any(entry.address.family == IPV6 for entry in result.ips):
+            await self._wait_for_dad(index)
+
+    async def _wait_for_dad(self, index: int) -> None:
+        """Until no IPv6 address of the pod is tentative: another host may have one of them."""
+        ifname = self.request.ifname
+        for _ in range(_DAD_LOOKS):
+            addresses = await self.pod.addresses(index, IPV6)
+            failed = next((address for address in addresses if address.dadfailed), None)
+            if failed is not None:
+                raise CNIError(
+                    f'failed to settle addresses for "{ifname}": link {ifname} has address {failed.cidr.ip} '
+                    "in DADFAILED state",
+                    "another host on the network has this address already",
+                )
+            if not any(address.tentative for address in addresses):
+                return
+            await self.ctx.sleep(_DAD_PAUSE)
+        if await self._host_state() == "up":
+            raise CNIError(
+                f'failed to settle addresses for "{ifname}": link {ifname} still has tentative addresses after '
+                f"{_DAD_LOOKS * _DAD_PAUSE:.0f} seconds"
+            )
+
+    async def _set_up_host(
+        self,
+        done: Transaction,
+        bridge: Link,
+        host_side: Link,
+        gateways: tuple[CIDR, ...],
+        changes: GatewayPlan,
+    ) -> None:
+        """Port flags, the bridge's own state, gateway addresses and forwarding: only what differs."""
+        config = self.config
+        if changes.add or changes.delete:
+            done.undo(lambda: self._restore_gateways(bridge, host_side, changes))
+        steps = host_steps(config, bridge, host_side, gateways, changes)
+        answers = await self.host.perform([step for step, _ in steps])
+        for answer, (_, what) in zip(answers, steps, strict=True):
+            # Another ADD may have given the bridge the same address in the meantime.
+            check((answer,), what, allow=(errno.EEXIST, errno.EADDRNOTAVAIL))
+
+    async def _restore_gateways(self, bridge: Link, host_side: Link, changes: GatewayPlan) -> None:
+        """Give the bridge its old addresses back, unless other pods rely on the new ones by now."""
+        ports = await self.host.ports(bridge.index)
+        if all(port.index == host_side.index for port in ports):
+            removals = [del_address(bridge.index, address) for address in changes.add]
+            await self.host.request((*removals, *(new_address(bridge.index, old) for old in changes.delete)))
+
+    async def _add_rules(self, done: Transaction, result: Result) -> None:
+        request, config, run = self.request, self.config, self.ctx.run
+        if config.mac_spoof_check:
+            ref = spoofcheck.reference(request.container_id, request.ifname)
+            done.undo(lambda: run(spoofcheck.teardown, ref))
+            await run(spoofcheck.setup, self.host_name, self.pod_mac, ref)
+        if config.masquerades:
+            rules = masquerade_of(request, result)
+            done.undo(lambda: run(masquerade.teardown, rules))
+            await run(masquerade.setup, rules, config.ip_masq_backend or None)
+
+    async def _answer(self, result: Result) -> Result:
+        """The result with the links as they are at the end, once the port carries traffic."""
+        config, request = self.config, self.request
+        for pause in (*_CARRIER_PAUSES, None):
+            answers = await self.host.request((get_link(name=config.bridge), get_link(name=self.host_name)))
+            bridge, host_side = (
+                self._found(answers[0], config.bridge),
+                self._found(answers[1], self.host_name),
+            )
+            if host_side.operstate == "up" or config.disable_container_interface:
+                break
+            if pause is None:
+                raise CNIError(
+                    f"bridge port in error state: {host_side.operstate}",
+                    f"{self.host_name} got no carrier in {sum(_CARRIER_PAUSES):.2f} s",
+                )
+            await self.ctx.sleep(pause)
+        return result.replace(
+            interfaces=(
+                Interface(config.bridge, bridge.mac_text),
+                Interface(self.host_name, host_side.mac_text),
+                Interface(request.ifname, self.pod_mac.hex(":"), sandbox=request.netns),
+            )
+        )
+
+    async def _host_state(self) -> str:
+        link = await self.host.link(name=self.host_name)
+        return link.operstate if link is not None else "notpresent"

@@ -1,0 +1,161 @@
+"""DEL and GC: take away what belongs to an attachment, whatever is left of it and whatever is known.
+
+The host side has a name that follows from the attachment; one made by another implementation is found
+through the pod's link or through prevResult. Rules are found by names that follow from the attachment too.
+The order is link, rules, address: no address is handed out while something still answers for it. Every
+step is tried, the first error is reported.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from pycni.context import SandboxMissing
+from pycni.errors import CNIError
+from pycni.kernel.messages import del_link
+from pycni.kernel.namespace import check
+from pycni.names import host_veth, parse_alias
+from pycni_bridge import masquerade, spoofcheck
+from pycni_bridge.config import parse_config_for_del
+from pycni_bridge.masquerade import Masquerade
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from pycni.context import Context
+    from pycni.kernel.namespace import Link, Namespace
+    from pycni.request import Request
+    from pycni.types import Result
+
+
+class Attempts:
+    """Steps that are all tried; the first error is raised at the end."""
+
+    def __init__(self) -> None:
+        self._first: CNIError | OSError | None = None
+
+    async def attempt(self, step: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await step()
+        except (CNIError, OSError) as error:
+            self._first = self._first or error
+
+    def raise_first(self) -> None:
+        if self._first is not None:
+            raise self._first
+
+
+async def detach(request: Request, ctx: Context) -> None:
+    """DEL; raises the first CNIError after having tried everything."""
+    config = parse_config_for_del(request)
+    prev = _prev_result(request)
+    steps = Attempts()
+    await steps.attempt(lambda: _remove_link(request, ctx, prev))
+    if config.mac_spoof_check:
+        ref = spoofcheck.reference(request.container_id, request.ifname)
+        await steps.attempt(lambda: ctx.run(spoofcheck.teardown, ref))
+    if config.masquerades:
+        rules = masquerade_of(request, prev)
+        await steps.attempt(lambda: ctx.run(masquerade.teardown, rules))
+    if config.ipam_type:
+        await steps.attempt(lambda: ctx.delegate.delete(request, config.ipam_type))
+    steps.raise_first()
+
+
+def masquerade_of(request: Request, result: Result | None) -> Masquerade:
+    """The masquerading of an attachment with the addresses of its result."""
+    addresses = tuple(entry.address for entry in result.ips) if result is not None else ()
+    return Masquerade(request.network, request.container_id, request.ifname, addresses)
+
+
+def _prev_result(request: Request) -> Result | None:
+    """What prevResult tells, nothing if it cannot be read: DEL needs none of its sources."""
+    try:
+        return request.prev_result()
+    except CNIError:
+        return None
+
+
+async def _remove_link(request: Request, ctx: Context, prev: Result | None) -> None:
+    host = ctx.host()
+    (answer,) = await host.request(
+        (del_link(name=host_veth(request.network, request.container_id, request.ifname)),)
+    )
+    if answer.ok:
+        return
+    check((answer,), "failed to delete the host side", allow=(errno.ENODEV,))
+    link = await _foreign_host_side(request, ctx, prev)
+    if link is not None:
+        answers = await host.request((del_link(index=link.index),))
+        check(answers, f'failed to delete "{link.name}"', allow=(errno.ENODEV,))
+
+
+async def _foreign_host_side(request: Request, ctx: Context, prev: Result | None) -> Link | None:
+    """The host side of a pod that another implementation made, None if there is none."""
+    pod = await _open_sandbox(request, ctx)
+    if pod is not None:
+        link = await _peer_on_host(pod, ctx.host(), request.ifname)
+        if link is not None:
+            return link
+    if prev is None:
+        return None
+    for item in prev.interfaces:
+        link = await ctx.host().link(name=item.name) if item.name and not item.sandbox else None
+        if link is not None and link.kind == "veth" and link.peer_netnsid is not None:
+            return link
+    return None
+
+
+async def _open_sandbox(request: Request, ctx: Context) -> Namespace | None:
+    if not request.netns:
+        return None
+    try:
+        return await ctx.sandbox()
+    except SandboxMissing:
+        return None
+
+
+async def _peer_on_host(pod: Namespace, host: Namespace, ifname: str) -> Link | None:
+    """The link on the host that the pod's veth is tied to: whatever else bears the name is left alone."""
+    end = await pod.link(name=ifname)
+    if end is None or end.kind != "veth":
+        return None
+    peer = await host.link(index=end.peer)
+    return peer if peer is not None and peer.kind == "veth" and peer.peer == end.index else None
+
+
+async def collect(request: Request, ctx: Context) -> None:
+    """GC: remove what no valid attachment of this network owns; without a list nothing is touched."""
+    valid = request.valid_attachments()
+    if valid is None:
+        return
+    config = parse_config_for_del(request)
+    in_flight = await ctx.in_flight()
+    keep = valid | {(cid, ifname) for network, cid, ifname in in_flight if network == request.network}
+    stale = [link for link in await ctx.host().links(kind="veth") if _is_stale(link, request.network, keep)]
+    steps = Attempts()
+    await steps.attempt(lambda: _delete_all(ctx.host(), stale))
+    if config.mac_spoof_check:
+        refs = [
+            spoofcheck.reference(*owner[1:])
+            for link in stale
+            if (owner := parse_alias(link.alias)) is not None
+        ]
+        await steps.attempt(lambda: ctx.run(spoofcheck.gc, refs))
+    if config.masquerades:
+        await steps.attempt(lambda: ctx.run(masquerade.gc, request.network, keep))
+    if config.ipam_type:
+        await steps.attempt(lambda: ctx.delegate.gc(request, config.ipam_type))
+    steps.raise_first()
+
+
+def _is_stale(link: Link, network: str, keep: frozenset[tuple[str, str]]) -> bool:
+    owner = parse_alias(link.alias)
+    return owner is not None and owner[0] == network and owner[1:] not in keep
+
+
+async def _delete_all(host: Namespace, links: list[Link]) -> None:
+    answers = await host.request([del_link(index=link.index) for link in links])
+    for link, answer in zip(links, answers, strict=True):
+        check((answer,), f'failed to delete "{link.name}"', allow=(errno.ENODEV,))

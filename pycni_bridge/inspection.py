@@ -1,0 +1,108 @@
+"""CHECK: observe one attachment, one dump per namespace, and report what `verify` finds."""
+
+from __future__ import annotations
+
+from pycni.errors import CNIError
+from pycni.kernel import netns
+from pycni.kernel.messages import dump_addresses, dump_routes, get_link
+from pycni_bridge import masquerade, spoofcheck
+from pycni_bridge.attach import open_sandbox
+from pycni_bridge.config import parse_config
+from pycni_bridge.detach import masquerade_of
+from pycni_bridge.plan import gateway_addresses
+from pycni_bridge.steps import forwarding_names
+from pycni_bridge.verify import Expected, Finding, Observed, verify
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.context import Context
+    from pycni.kernel.namespace import Link, Namespace
+    from pycni.request import Request
+    from pycni.types import Result
+
+
+async def inspect(request: Request, ctx: Context) -> None:
+    """Raises CNIError with the first finding's text and all others in the details."""
+    config = parse_config(request)
+    pod = await open_sandbox(request, ctx)
+    if config.ipam_type:
+        await ctx.delegate.check(request, config.ipam_type)
+    prev = request.prev_result()
+    if prev is None:
+        raise CNIError("Required prevResult missing", "CHECK needs the result of ADD as prevResult")
+    gateways = gateway_addresses(config, prev)
+    sysctls = tuple((name, "1") for name in forwarding_names(gateways))
+    expected = Expected(config, prev, request.ifname, request.netns, gateways, sysctls)
+    report(verify(expected, await _observe(request, ctx, pod, expected)))
+
+
+def report(findings: list[Finding]) -> None:
+    """Raise the first finding, if there is one."""
+    if not findings:
+        return
+    first, *others = findings
+    details = [first.advice] if first.advice else []
+    details += [f"also: {other.text}{f' ({other.advice})' if other.advice else ''}" for other in others]
+    raise CNIError(first.text, "; ".join(details))
+
+
+async def _observe(request: Request, ctx: Context, pod: Namespace, expected: Expected) -> Observed:
+    host, config, prev = ctx.host(), expected.config, expected.prev
+    link_answer, address_answer, route_answer = await pod.request(
+        (get_link(name=request.ifname), dump_addresses(), dump_routes())
+    )
+    pod_link = link_answer.links[0] if link_answer.links else None
+    index = pod_link.index if pod_link is not None else 0
+    named = {config.bridge, *(item.name for item in prev.interfaces if item.name and not item.sandbox)}
+    links = await _host_links(host, named, pod_link)
+    bridge = links.get(config.bridge)
+    bridge_addresses = (
+        await host.addresses(index=bridge.index) if bridge is not None and expected.gateways else []
+    )
+    names = [name for name, _ in expected.sysctls]
+    return Observed(
+        pod_link=pod_link,
+        host_side=_host_side(links, pod_link),
+        host_links=links,
+        bridge_addresses=tuple(address.cidr for address in bridge_addresses),
+        pod_addresses=tuple(address for address in address_answer.addresses if address.index == index),
+        pod_routes=route_answer.routes,
+        sysctls=dict(zip(names, await host.read_sysctls(names) if names else [], strict=True)),
+        sandboxes=await _sandboxes(ctx, request, prev),
+        masquerade=not config.masquerades
+        or not await ctx.run(masquerade.unmasqueraded, masquerade_of(request, prev)),
+        spoof_check=not config.mac_spoof_check
+        or spoofcheck.reference(request.container_id, request.ifname) in await ctx.run(spoofcheck.refs),
+    )
+
+
+async def _host_links(host: Namespace, names: set[str], pod_link: Link | None) -> dict[str, Link]:
+    """The named links and the pod's peer, by name."""
+    requests = [get_link(name=name) for name in sorted(names)]
+    if pod_link is not None and pod_link.peer:
+        requests.append(get_link(index=pod_link.peer))
+    return {link.name: link for answer in await host.request(requests) for link in answer.links}
+
+
+def _host_side(links: dict[str, Link], pod_link: Link | None) -> Link | None:
+    if pod_link is None:
+        return None
+    tied = (link for link in links.values() if link.kind == "veth" and link.index == pod_link.peer)
+    return next((link for link in tied if link.peer == pod_link.index), None)
+
+
+async def _sandboxes(ctx: Context, request: Request, prev: Result) -> frozenset[str]:
+    """The paths in prevResult that lead to the sandbox: a symlink to it is the same place."""
+    paths = {item.sandbox for item in prev.interfaces if item.sandbox}
+    return await ctx.run(_same_place, frozenset(paths), request.netns, ctx.caller.sandbox_id)
+
+
+def _same_place(paths: frozenset[str], netns_path: str, sandbox_id: tuple[int, int] | None) -> frozenset[str]:
+    same = set()
+    for path in paths:
+        try:
+            if path == netns_path or netns.identity(path) == sandbox_id:
+                same.add(path)
+        except (OSError, ValueError):
+            continue
+    return frozenset(same)

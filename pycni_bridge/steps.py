@@ -1,0 +1,110 @@
+"""A plan as the kernel gets it: the ordered steps in the pod and on the host, each with the error it means.
+
+Pure: a step is a netlink request or a sysctl setting, the text opens the message if it fails (the
+reference's words).
+"""
+
+from __future__ import annotations
+
+from pycni.addresses import IPV6
+from pycni.kernel.messages import del_address, new_address, new_route, set_link, set_port
+from pycni.kernel.namespace import Setting
+from pycni_bridge.plan import kernel_routes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pycni.addresses import CIDR
+    from pycni.kernel.namespace import Link
+    from pycni.types import Result, Route
+    from pycni_bridge.config import BridgeConfig
+    from pycni_bridge.plan import GatewayPlan
+
+    Step = tuple[bytes | Setting, str]
+
+
+def pod_steps(config: BridgeConfig, ifname: str, index: int, result: Result) -> list[Step]:
+    """Sysctls, addresses, up, routes: with arp_notify the kernel announces what is there when it goes up."""
+    ipv6 = any(entry.address.family == IPV6 for entry in result.ips)
+    steps: list[Step] = [
+        (setting, f"failed to set sysctl {setting.name}={setting.value}")
+        for setting in pod_settings(config, ifname, ipv6=ipv6)
+    ]
+    steps += [
+        (new_address(index, entry.address), f'failed to add IP addr {entry.address} to "{ifname}"')
+        for entry in result.ips
+    ]
+    steps.append((set_link(index, up=True), f'failed to set "{ifname}" UP'))
+    steps += [_route_step(ifname, index, route) for route in kernel_routes(result)]
+    return steps
+
+
+def _route_step(ifname: str, index: int, route: Route) -> Step:
+    request = new_route(
+        index,
+        route.dst,
+        route.gw,
+        priority=max(route.priority, 0),
+        table=route.table,
+        scope=route.scope,
+        mtu=route.mtu,
+        advmss=route.advmss,
+    )
+    via = f" via {route.gw}" if route.gw is not None else ""
+    return request, f"failed to add route '{route.dst}{via} dev {ifname} metric {route.priority}'"
+
+
+def pod_settings(config: BridgeConfig, ifname: str, *, ipv6: bool) -> list[Setting]:
+    """In the order of writing.
+
+    Duplicate address detection costs a pod seconds and finds nothing on a fresh link, so it is off unless
+    asked for.
+    """
+    conf = f"net/ipv6/conf/{ifname}"
+    settings = [Setting(f"{conf}/enhanced_dad", "1")] if config.enable_dad else []
+    settings.append(Setting(f"{conf}/accept_dad", "1" if config.enable_dad else "0"))
+    settings.append(Setting(f"net/ipv4/conf/{ifname}/arp_notify", "1"))
+    if ipv6:
+        settings += [
+            Setting("net/ipv6/conf/lo/disable_ipv6", "0"),
+            Setting(f"{conf}/disable_ipv6", "0"),
+            Setting(f"{conf}/keep_addr_on_down", "1", required=True),
+        ]
+    return settings
+
+
+def host_steps(
+    config: BridgeConfig, bridge: Link, host_side: Link, gateways: tuple[CIDR, ...], changes: GatewayPlan
+) -> list[Step]:
+    """Router advertisements off, port flags, gateway addresses, forwarding: only what differs is written."""
+    steps: list[Step] = [
+        (Setting(f"net/ipv6/conf/{name}/accept_ra", "0"), f"failed to set accept_ra of {name}")
+        for name in (bridge.name, host_side.name)
+    ]
+    if config.hairpin_mode or config.port_isolation:
+        port = set_port(host_side.index, hairpin=config.hairpin_mode, isolated=config.port_isolation)
+        steps.append((port, f"failed to setup hairpin mode or isolation for {host_side.name}"))
+    if not bridge.is_up or (config.promisc_mode and not bridge.is_promiscuous):
+        request = set_link(bridge.index, up=True, promisc=True if config.promisc_mode else None)
+        steps.append((request, f'failed to set "{bridge.name}" up'))
+    steps += [
+        (del_address(bridge.index, old), f'could not remove IP address from "{bridge.name}"')
+        for old in changes.delete
+    ]
+    steps += [
+        (new_address(bridge.index, new, nodad=True), f'could not add IP address {new} to "{bridge.name}"')
+        for new in changes.add
+    ]
+    if changes.add:
+        # A bridge with an address keeps its MAC; one that follows its ports would cut its pods' neighbours off.
+        steps.append((set_link(bridge.index, mac=bridge.mac), "could not set bridge's mac"))
+    steps += [
+        (Setting(name, "1", required=True), "failed to enable forwarding")
+        for name in forwarding_names(gateways)
+    ]
+    return steps
+
+
+def forwarding_names(gateways: tuple[CIDR, ...]) -> list[str]:
+    """The sysctls that must be 1 for each family that the bridge is a gateway of."""
+    names = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+    return [names[family] for family in sorted({gateway.family for gateway in gateways})]

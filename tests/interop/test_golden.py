@@ -1,0 +1,85 @@
+"""The recordings of the reference plugins, replayed against ours.
+
+`REF_BIN=/usr/lib/cni pytest tests/interop/test_golden.py` replays them against another folder of plugins.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from deviations import DEVIATIONS
+from support.golden import Replay, cases, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support.netns import NetNS
+
+REFERENCE = os.environ.get("REF_BIN", "")
+# Through an agent, a choice that touches each of its paths; the rest would only repeat the one-shot runs.
+AGENT_CASES = (
+    "errors/error-interface-exists",
+    "errors/error-missing-variables",
+    "errors/error-netns-missing",
+    "features/bridge-dual-stack-1.1.0",
+    "features/guard-own-namespace-bridge",
+    "features/host-local-order-and-reuse",
+    "features/ipam-error-passed-through",
+    "features/ipam-result-of-0.4.0",
+    "features/loopback-passes-prevresult",
+    "features/macspoofchk-two-pods-fixed-mac",
+    "features/masq-iptables-explicit",
+    "features/masq-nftables-dual-stack-two-pods",
+    "features/route-attributes-1.1.0",
+    "version/version-bridge",
+)
+ALL_CASES = cases("features", "errors", "version")
+
+
+def _replay(
+    case: str, bin_dir: Path, host: NetNS, pod: Callable[[], NetNS], folder: Path, *, ours: bool
+) -> None:
+    recording = load(case)
+    replay = Replay(recording, bin_dir, host, pod, folder)
+    differences = []
+    for number, step in enumerate(recording["steps"], 1):
+        deviation = DEVIATIONS.get((recording["case"], number)) if ours else None
+        title = f"step {number} ({step.get('plugin', '')} {step.get('env', {}).get('CNI_COMMAND', '')})"
+        differences += [f"{title}: {line}" for line in replay.step(number, deviation)]
+    if differences:
+        pytest.fail("\n".join(differences), pytrace=False)
+
+
+if REFERENCE:
+
+    @pytest.mark.parametrize("case", ALL_CASES)
+    def test_reference(case: str, host: NetNS, pod: Callable[[], NetNS], tmp_path: Path) -> None:
+        """The executables of REF_BIN do what was recorded."""
+        _replay(case, Path(REFERENCE), host, pod, tmp_path, ours=False)
+
+else:
+
+    @pytest.mark.parametrize("case", ALL_CASES)
+    def test_one_shot(
+        case: str, bin_dir: Path, host: NetNS, pod: Callable[[], NetNS], tmp_path: Path
+    ) -> None:
+        """Without an agent our executables do what the reference's do, or better where a deviation says so."""
+        _replay(case, bin_dir, host, pod, tmp_path, ours=True)
+
+    @pytest.mark.usefixtures("agent")
+    @pytest.mark.parametrize("case", AGENT_CASES)
+    def test_agent(
+        case: str, bin_dir: Path, host: NetNS, pod: Callable[[], NetNS], tmp_path: Path
+    ) -> None:
+        """With an agent our executables do the same."""
+        _replay(case, bin_dir, host, pod, tmp_path, ours=True)
+
+    def test_deviations_name_steps_that_exist() -> None:
+        """No deviation is left over from a recording that is gone."""
+        for case, number in DEVIATIONS:
+            paths = [name for name in ALL_CASES if name.endswith(f"/{case}")]
+            assert len(paths) == 1, case
+            assert 1 <= number <= len(load(paths[0])["steps"]), (case, number)

@@ -1,0 +1,1 @@
+"""What the tests share: namespaces, observation, calls of plugins, the replay of recordings."""
