@@ -20,7 +20,7 @@ help: ## this list
 demo: $(READY) ## two pods on a node of their own: addresses, pings, check, and away without a trace
 	@$(PY) demo/run.py
 
-test: lint ## lint and all tests (root; in namespaces of their own)
+test: $(READY) lint ## lint and all tests (root; in namespaces of their own)
 	$(CONTAIN) $(PY) -m pytest $(PYTEST_ARGS)
 
 test-all: test ## everything there is
@@ -42,7 +42,7 @@ packages:
 # A failed installation leaves no stamp, and the next call tries again.
 $(READY): pyproject.toml .ci/python | packages
 	@.ci/python $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(PY) -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
 clean: ## remove what was built, the virtual environment too

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 MS_BIND = 0x1000  # <linux/mount.h>
 MNT_DETACH = 2
 
-STATE_DIRS = (Path("/run/netns"), Path("/run/pycni"), Path("/var/lib/cni"))
+NAMESPACES = Path("/run/netns")
+STATE = Path("/var/lib/cni")
 
 _INSIDE = "PYCNI_BENCH_INSIDE"
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -37,26 +37,26 @@ def enter_private_namespaces() -> None:
     os.execvpe(command[0], command, {**os.environ, _INSIDE: "1"})
 
 
-@contextmanager
-def state_in_memory() -> Iterator[None]:
-    """A tmpfs over each of `STATE_DIRS`; folders that had to be made for it are removed at the end."""
-    made = []
-    mounted = []
-    try:
-        for directory in STATE_DIRS:
-            if not directory.is_dir():
-                made.append(directory)
-                directory.mkdir(parents=True)
-            mounted.append(directory)
-            _libc_call("mount", b"tmpfs", bytes(directory), b"tmpfs", 0, b"mode=0755")
-        yield
-    finally:
-        for directory in reversed(mounted):
-            with suppress(OSError):
-                _libc_call("umount2", bytes(directory), MNT_DETACH)
-        for directory in reversed(made):
-            with suppress(OSError):
-                directory.rmdir()
+def cover_state() -> None:
+    """Put empty folders in memory where state is kept; the machine does not get a folder that it lacks.
+
+    /run is covered as a whole. A missing /var/lib/cni is made in an overlay over /var/lib whose changes are
+    in memory too. All of it is seen in this mount namespace alone, and is gone with it.
+    """
+    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
+    NAMESPACES.mkdir()
+    if not STATE.is_dir():
+        layers = {name: f"/run/overlay/{name}" for name in ("upper", "work")}
+        for layer in layers.values():
+            Path(layer).mkdir(parents=True)
+        options = f"lowerdir={STATE.parent},upperdir={layers['upper']},workdir={layers['work']}"
+        _mount("-t", "overlay", "-o", options, "overlay", str(STATE.parent))
+        STATE.mkdir()
+    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(STATE))
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(("mount", *arguments), check=True)
 
 
 def enter(namespace: Path) -> None:
@@ -70,7 +70,7 @@ def enter(namespace: Path) -> None:
 
 def new_namespace(name: str) -> Path:
     """A new network namespace, pinned at /run/netns/NAME as `ip netns add` does; its path."""
-    path = STATE_DIRS[0] / name
+    path = NAMESPACES / name
     path.touch(mode=0o444, exist_ok=False)
     here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:

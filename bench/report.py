@@ -87,8 +87,8 @@ class Row:
 HEADINGS = ("operation", "executables", "median ms", "min ms", "ratio", "goal")
 
 
-def table(rows: Sequence[Row]) -> str:
-    """Columns padded to their widest cell; numbers to the right."""
+def table(rows: Sequence[Row], facts: Mapping[str, object]) -> str:
+    """Columns padded to their widest cell, numbers to the right; the facts below."""
     lines = [HEADINGS, *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
     text = []
@@ -100,7 +100,7 @@ def table(rows: Sequence[Row]) -> str:
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         text.append("  ".join(cells).rstrip())
-    return "\n".join(text)
+    return "\n".join([*text, "", *(f"{name}: {value}" for name, value in facts.items())])
 
 
 def markdown(rows: Sequence[Row], facts: Mapping[str, object]) -> str:

@@ -16,16 +16,16 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFLIST = ROOT / "conf" / "10-pycni.conflist"
 RUN_DIR = Path("/run/pycni")
 BIN_DIR = RUN_DIR / "bin"
-STORE = Path("/var/lib/cni/networks/pycni")
-CACHE = Path("/var/lib/cni/results")
-STATE_DIRS = (Path("/run/netns"), RUN_DIR, Path("/var/lib/cni"))
+STATE = Path("/var/lib/cni")
+STORE = STATE / "networks" / "pycni"
+CACHE = STATE / "results"
 MASQUERADE = ("inet", "cni_plugins_masquerade", "masq_checks")
 
 WAIT_SECONDS = 30
@@ -65,13 +65,13 @@ def show(text: str) -> None:
         print(textwrap.indent(text.strip("\n"), "    "), flush=True)
 
 
-def command_line(words: tuple[str, ...]) -> None:
-    print(_paint("33", "$ " + shlex.join(words)), flush=True)
+def command_line(text: str) -> None:
+    print(_paint("33", f"$ {text}"), flush=True)
 
 
 def run(*words: str, quiet: bool = False) -> str:
     """Show a command, run it, show what it prints; raises Failed if it fails."""
-    command_line(words)
+    command_line(shlex.join(words))
     done = subprocess.run(
         words,
         env=ENVIRONMENT,
@@ -104,43 +104,45 @@ def become_the_node() -> None:
     os.execvpe(command[0], command, {**os.environ, INSIDE: "1"})
 
 
-@contextmanager
-def state_in_memory() -> Iterator[None]:
-    """A tmpfs on every folder that holds state; what had to be made for it is removed again."""
-    made: list[Path] = []
-    mounted: list[Path] = []
-    try:
-        for directory in STATE_DIRS:
-            if not directory.is_dir():
-                made.append(directory)
-                directory.mkdir(parents=True)
-            mounted.append(directory)
-            subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", directory], check=True)
-        yield
-    finally:
-        for directory in reversed(mounted):
-            subprocess.run(["umount", "--lazy", directory], check=False)
-        for directory in reversed(made):
-            with suppress(OSError):
-                directory.rmdir()
+def cover_state() -> None:
+    """Put empty folders in memory where state is kept; the machine does not get a folder that it lacks.
+
+    /run is covered as a whole. A missing /var/lib/cni is made in an overlay over /var/lib whose changes are
+    in memory too. All of it is seen in this mount namespace alone, and is gone with it.
+    """
+    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run")
+    RUN_DIR.mkdir()
+    if not STATE.is_dir():
+        layers = {name: f"/run/overlay/{name}" for name in ("upper", "work")}
+        for layer in layers.values():
+            Path(layer).mkdir(parents=True)
+        options = f"lowerdir={STATE.parent},upperdir={layers['upper']},workdir={layers['work']}"
+        _mount("-t", "overlay", "-o", options, "overlay", str(STATE.parent))
+        STATE.mkdir()
+    _mount("-t", "tmpfs", "-o", "mode=0755", "tmpfs", str(STATE))
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(("mount", *arguments), env=ENVIRONMENT, check=True)
 
 
 @contextmanager
 def agent() -> Iterator[None]:
     """`pycni agent` on the node, until the block ends (and never longer than this process lives)."""
     words = ("pycni", "agent", "--run-dir", str(RUN_DIR))
-    command_line((*words, "&"))
+    command_line(f"{shlex.join(words)} &")
     log = RUN_DIR / "agent.log"
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            ("setpriv", "--pdeathsig", "TERM", *words),
-            env=ENVIRONMENT,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+    process = None
     try:
+        with log.open("wb") as out, SIGNALS.held():
+            process = subprocess.Popen(
+                ("setpriv", "--pdeathsig", "TERM", *words),
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
         deadline = time.monotonic() + WAIT_SECONDS
         while not (RUN_DIR / "agent.sock").exists():
             if process.poll() is not None or time.monotonic() > deadline:
@@ -148,12 +150,53 @@ def agent() -> Iterator[None]:
             time.sleep(0.01)
         yield
     finally:
-        process.terminate()
+        if process is not None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(WAIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP end the program through its clean-up, which no second one breaks off."""
+
+    def __init__(self) -> None:
+        self._hold = False
+        self._came = 0
+
+    def watch(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, _frame: object) -> None:
+        if not self._came:
+            self._came = number
+            if not self._hold:
+                self._exit()
+
+    def _exit(self) -> None:
+        print(f"\ndemo: {signal.Signals(self._came).name}, cleaning up", file=sys.stderr, flush=True)
+        raise SystemExit(128 + self._came)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A signal that comes in this block counts at its end: no started process is lost track of."""
+        self._hold = True
         try:
-            process.wait(WAIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield
+        finally:
+            self._hold = False
+        if self._came:
+            self._exit()
+
+
+SIGNALS = Signals()
 
 
 # The steps --------------------------------------------------------------------------------------------
@@ -166,6 +209,7 @@ def set_up() -> None:
         "installed into a folder, and an agent is started that does their work in a warm process."
     )
     run("ip", "link", "set", "lo", "up")
+    run("mkdir", str(BIN_DIR))
     run("pycni", "install", "--bin-dir", str(BIN_DIR), "--run-dir", str(RUN_DIR))
 
 
@@ -199,7 +243,7 @@ def call_plugin(verb: str, config: Mapping[str, object], *, show_request: bool =
         show("\n".join(f"{name}={value}" for name, value in request.items()))
         say("Standard input:")
         show(json.dumps(config, indent=2))
-    command_line((executable,))
+    command_line(f"CNI_COMMAND={verb} {executable} < request")
     done = subprocess.run(
         executable,
         env=request,
@@ -213,17 +257,16 @@ def call_plugin(verb: str, config: Mapping[str, object], *, show_request: bool =
     show(done.stdout)
 
 
-def attach(pod: str, *, quiet: bool = False) -> dict[str, str]:
+def attach(pod: str) -> dict[str, str]:
     """A pod on the network; its addresses and its gateways by family: `4`, `6`, `gateway 4`, `gateway 6`."""
     run("ip", "netns", "add", pod)
-    result = json.loads(run("pycni", "add", "pycni", f"/run/netns/{pod}", quiet=quiet))
+    result = json.loads(run("pycni", "add", "pycni", pod, quiet=True))
     found = {}
     for ip in result["ips"]:
         family = "6" if ":" in ip["address"] else "4"
         found[family] = ip["address"].partition("/")[0]
         found[f"gateway {family}"] = ip["gateway"]
-    if quiet:
-        show(f"{found['4']}  {found['6']}")
+    show(f"… {found['4']} … {found['6']} …")
     return found
 
 
@@ -245,7 +288,7 @@ def ping(pod: str, address: str) -> None:
     """One packet there and back. The gateway's IPv6 address is usable a second or two after its birth."""
     deadline = time.monotonic() + WAIT_SECONDS
     words = ("ip", "netns", "exec", pod, "ping", "-n", "-c", "1", "-W", "2", address)
-    command_line(words)
+    command_line(shlex.join(words))
     while True:
         done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=WAIT_SECONDS)
         if done.returncode == 0:
@@ -266,20 +309,25 @@ def reach(first: Mapping[str, str], second: Mapping[str, str]) -> None:
 def check(*pods: str) -> None:
     heading("CHECK: is everything still as it was made?")
     for pod in pods:
-        run("pycni", "check", "pycni", f"/run/netns/{pod}")
+        run("pycni", "check", "pycni", pod)
         show("yes")
+
+
+def agents_view() -> None:
+    heading("Who did the work")
+    run("pycni", "agent", "--status", "--run-dir", str(RUN_DIR))
 
 
 def without_agent(other: Mapping[str, str]) -> None:
     heading("The same without the agent")
     say("The agent was stopped. The same executables now do the work in their own process.")
-    attach("pod-c", quiet=True)
+    attach("pod-c")
     ping("pod-c", other["4"])
     detach("pod-c")
 
 
 def detach(pod: str) -> None:
-    run("pycni", "del", "pycni", f"/run/netns/{pod}")
+    run("pycni", "del", "pycni", pod)
     run("ip", "netns", "delete", pod)
 
 
@@ -315,17 +363,26 @@ def leftovers() -> list[str]:
     ]
 
 
+def two_pods() -> tuple[dict[str, str], dict[str, str]]:
+    heading("Two pods on a conflist")
+    say(
+        "`pycni add` does a runtime's part: it calls all plugins of the list, bridge and then loopback, "
+        "gives each the result of the one before, and remembers the last. It prints that; it looks "
+        "like the one above, so here are the addresses alone."
+    )
+    show(f"export CNI_PATH={BIN_DIR} NETCONFPATH={CONFLIST.parent}")
+    return attach("pod-a"), attach("pod-b")
+
+
 def demonstrate() -> None:
     set_up()
     with agent():
         by_hand()
-        heading("Two pods on a conflist: bridge with host-local, then loopback")
-        show(f"export CNI_PATH={BIN_DIR} NETCONFPATH={CONFLIST.parent}")
-        first = attach("pod-a")
-        second = attach("pod-b", quiet=True)
+        first, second = two_pods()
         look_around("pod-a")
         reach(first, second)
         check("pod-a", "pod-b")
+        agents_view()
     without_agent(first)
     heading("The pods go")
     detach("pod-a")
@@ -333,28 +390,15 @@ def demonstrate() -> None:
     prove_that_nothing_is_left()
 
 
-def stop_on_signals() -> None:
-    """SIGINT, SIGTERM and SIGHUP end the program through its clean-up; a second one does not break that."""
-
-    def stop(number: int, _frame: object) -> None:
-        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(each, signal.SIG_IGN)
-        print(f"\ndemo: {signal.Signals(number).name}, cleaning up", file=sys.stderr, flush=True)
-        raise SystemExit(128 + number)
-
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, stop)
-
-
 def main() -> int:
     if os.geteuid() != 0:
         print("demo: needs root: it makes network namespaces", file=sys.stderr)
         return 1
     become_the_node()
-    stop_on_signals()
+    SIGNALS.watch()
     try:
-        with state_in_memory():
-            demonstrate()
+        cover_state()
+        demonstrate()
     except (Failed, OSError, subprocess.SubprocessError) as error:
         print(f"\ndemo: failed: {error}", file=sys.stderr)
         return 1

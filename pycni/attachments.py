@@ -121,7 +121,8 @@ async def acquire(ctx: Context, request: Request, run_dir: str) -> Hold | None:
     pause = FIRST_PAUSE
     try:
         while True:
-            taken = await ctx.run(_attempt, path, intent)
+            with ctx.shield():  # a lock taken by a request that was cancelled meanwhile would be nobody's
+                taken = await ctx.run(_attempt, path, intent)
             if not isinstance(taken, Intent):
                 return taken
             if await ctx.run(_descends_from, intent.caller, taken.caller):
@@ -193,7 +194,12 @@ def _open(path: str) -> int:
     try:
         return os.open(path, flags, 0o600)
     except FileNotFoundError:
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        folder = os.path.dirname(path)
+        for missing, mode in ((os.path.dirname(folder), 0o755), (folder, 0o700)):
+            try:
+                os.mkdir(missing, mode)
+            except FileExistsError:
+                continue
         return os.open(path, flags, 0o600)
 
 

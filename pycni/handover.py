@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from pycni.context import Caller
+from pycni.context import Caller, Context
 from pycni.errors import IO_FAILURE, CNIError
 from pycni.record import Record
 from pycni.request import STDIN_LIMIT
@@ -17,6 +17,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Final
+
+    from pycni.attachments import Hold
+    from pycni.kernel.namespace import Namespace
+    from pycni.kernel.netlink import NetlinkSocket
+    from pycni.request import Request
 
 TOO_LARGE: Final = 0xFFFF
 """Stands for "standard input is over the limit" where an errno is expected."""
@@ -31,6 +36,67 @@ class Call(Record):
     caller: Caller
     mount: tuple[int, int]
     root: tuple[int, int]
+
+
+class CallContext(Context):
+    """What every context that serves a launcher's call has in common.
+
+    Whoever makes one calls `close` when the answer was written. `host_sockets` are idle ones, shared between
+    the calls of a process.
+    """
+
+    host_sockets: list[NetlinkSocket] | None = None
+
+    def __init__(self, call: Call, run_dir: str, *, looped: bool) -> None:
+        from pycni.delegate import Delegates
+
+        self.caller = call.caller
+        self.delegate = Delegates(self, looped=looped)
+        self.held: Hold | None = None
+        self._netns = call.env.get("CNI_NETNS", "")
+        self._run_dir = run_dir
+        self._host: Namespace | None = None
+        self._sandbox: Namespace | None = None
+
+    def host(self) -> Namespace:
+        if self._host is None:
+            from pycni.kernel.namespace import Namespace
+
+            self._host = Namespace(self.run, here=True, sockets=self.host_sockets)
+        return self._host
+
+    async def sandbox(self) -> Namespace:
+        if self._sandbox is None:
+            from pycni.kernel.namespace import Namespace
+            from pycni.kernel.netns import check_namespace, open_failure
+
+            caller = self.caller
+            if caller.sandbox_fd < 0:
+                number = caller.sandbox_errno
+                raise open_failure(self._netns, OSError(number, os.strerror(number)))
+            check_namespace(caller.sandbox_fd, self._netns)
+            self._sandbox = Namespace(self.run, caller.sandbox_fd, self._netns)
+        return self._sandbox
+
+    async def hold(self, request: Request) -> None:
+        from pycni.attachments import acquire
+
+        self.held = await acquire(self, request, self._run_dir)
+        if self.held is not None and self.held.stale:
+            self.leftovers = True
+
+    async def in_flight(self) -> frozenset[tuple[str, str, str]]:
+        from pycni.attachments import in_flight
+
+        return await self.run(in_flight, self._run_dir)
+
+    def close(self) -> None:
+        """The answer is written: close what was opened and let the next request of the attachment begin."""
+        for namespace in (self._host, self._sandbox):
+            if namespace is not None:
+                namespace.close()
+        if self.held is not None:
+            self.held.release()
 
 
 def decode_call(parts: tuple[bytes, ...], pid: int, sandbox_fd: int) -> Call:

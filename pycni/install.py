@@ -37,7 +37,7 @@ _SOCKET_PATH_LIMIT: Final = 107
 
 @dataclass(frozen=True)
 class Written:
-    """What became, or would become, of one file; `what` is created, replaced, unchanged; `kept` is the copy."""
+    """What became, or would become, of one file; `what` is created, replaced or unchanged, `kept` a copy."""
 
     path: Path
     what: str
@@ -59,7 +59,7 @@ def install(
 
 
 def registered_plugins() -> list[Plugin]:
-    """The entry points of the group, by name. Raises CNIError for a name twice or one that is no file name."""
+    """The entry points of the group, by name. Raises CNIError for a name that comes twice or is no file's."""
     found: dict[str, Plugin] = {}
     for point in entry_points(group=GROUP):
         if "/" in point.name or point.name in ("", ".", ".."):
@@ -87,7 +87,7 @@ def launcher_text(
     *,
     paths: Iterable[str] | None = None,
     run_dir: Path | str = RUN_DIR,
-    python: str = sys.executable,
+    python: str = "",
 ) -> str:
     """The text of the executable for `ref` (`module:attribute`).
 
@@ -103,7 +103,7 @@ def launcher_text(
     roots = list(dict.fromkeys([ROOT, *(import_paths() if paths is None else map(str, paths))]))
     marker = dumps({"plugin": plugin, "ref": ref, "version": pycni.__version__, "root": ROOT}).decode()
     return _TEXT.format(
-        start=_first_lines(python),
+        start=_first_lines(python or interpreter()),
         marker=MARKER.decode() + marker,
         loader=ascii(launcher_module.__file__),
         arguments=", ".join([ascii(plugin), ascii(ref), ascii(release()), ascii(str(run_dir)), ascii(roots)]),
@@ -118,7 +118,7 @@ def release() -> str:
 
 _TEXT: Final = """{start}
 {marker}
-# Written by `pycni install`. The code is in the folder that the line above names; nothing is to be edited here.
+# Written by `pycni install`. The code is in the folder that the line above names.
 import posix
 try:
     from _frozen_importlib_external import SourceFileLoader
@@ -141,13 +141,20 @@ def _absent() -> bytes:
 
 
 def _first_lines(python: str) -> str:
-    """`-I`: no PYTHON* variables, no user folder; `-S`: no site folders, they are recorded instead."""
-    line = f"#!{python} -IS"
-    if " " not in python and len(os.fsencode(line)) < _SHEBANG_LIMIT:
+    """`-I`: no PYTHON* variables, no user folder; `-S`: no site folders, they are recorded instead; and UTF-8
+    whatever the locale, so that names mean the same here as in the agent."""
+    line = f"#!{python} -ISXutf8"
+    if not any(char.isspace() for char in python) and len(os.fsencode(line)) < _SHEBANG_LIMIT:
         return line
     # The kernel cuts at blanks and at its limit. To sh the second line is a command, to Python a string.
     quoted = python.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$").replace("`", "\\`")
-    return f"#!/bin/sh\n'''exec' \"{quoted}\" -IS \"$0\" \"$@\" #'''"
+    return f"#!/bin/sh\n'''exec' \"{quoted}\" -ISXutf8 \"$0\" \"$@\" #'''"
+
+
+def interpreter() -> str:
+    """This interpreter by its fullest name: `python` and `python3` of one environment are the same."""
+    full = os.path.join(os.path.dirname(sys.executable), f"python{sys.version_info[0]}.{sys.version_info[1]}")
+    return full if os.path.exists(full) and os.path.samefile(full, sys.executable) else sys.executable
 
 
 def import_paths() -> list[str]:

@@ -9,7 +9,16 @@ the parts of a call; a test holds the three together.
 
 import posix
 import sys
-from _signal import SIG_DFL, SIG_IGN, SIGHUP, SIGINT, SIGPIPE, SIGTERM, getsignal, signal
+from _signal import (  # type: ignore[import-not-found] # `signal` around it would import `enum`
+    SIG_DFL,
+    SIG_IGN,
+    SIGHUP,
+    SIGINT,
+    SIGPIPE,
+    SIGTERM,
+    getsignal,
+    signal,
+)
 from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 
@@ -61,7 +70,7 @@ def run(plugin: str, ref: str, release: str, run_dir: str, roots: "list[str]") -
         _fill_standard_descriptors()
         try:
             status, stdout, stderr, afterwards = _answer(launcher)
-        except BaseException as error:  # the runtime is to get an error object, whatever happens
+        except BaseException as error:  # noqa: BLE001 - the runtime is to get an error object, whatever happens
             stdout, stderr = failure_object(launcher, error), b""
         status = deliver(status, stdout, stderr)
     finally:
@@ -77,7 +86,11 @@ def _fill_standard_descriptors() -> None:
         try:
             posix.fstat(descriptor)
         except OSError:
-            posix.open("/dev/null", posix.O_RDWR)  # gets the lowest free number; so no socket of ours does
+            # Gets the lowest free number, so no socket of ours does.
+            try:
+                posix.open("/dev/null", posix.O_RDWR)
+            except OSError:
+                posix.open("/", posix.O_RDONLY)
 
 
 def _answer(launcher: Launcher) -> "tuple[int, bytes, bytes, Callable[[], object] | None]":
@@ -119,7 +132,7 @@ def variable(block: bytes, name: bytes) -> bytes:
 
 def read_all(descriptor: int, limit: int) -> "tuple[bytes, int]":
     """Everything up to end of file and 0, or nothing and the errno, or nothing and TOO_LARGE."""
-    pieces = []
+    pieces: list[bytes] = []
     size = 0
     while size < limit:
         try:
@@ -248,7 +261,7 @@ def _pass_on_signals(sock: Socket) -> None:
     def stop(number: int, _frame: object) -> None:
         if not _ended_by:
             _ended_by.append(number)
-            try:
+            try:  # noqa: SIM105
                 sock.send(frame(CANCEL))
             except OSError:
                 pass
@@ -281,7 +294,7 @@ def deliver(status: int, stdout: bytes, stderr: bytes) -> int:
     As with the reference, a pipe that nobody reads ends the process by SIGPIPE, and an answer that cannot
     be written is a failure.
     """
-    try:
+    try:  # noqa: SIM105 - contextlib is not compiled in
         write_all(2, stderr)
     except OSError:
         pass
@@ -291,7 +304,7 @@ def deliver(status: int, stdout: bytes, stderr: bytes) -> int:
         signal(SIGPIPE, SIG_DFL)
         posix.kill(posix.getpid(), SIGPIPE)
     except OSError as error:
-        try:
+        try:  # noqa: SIM105
             write_all(2, f"Error writing to stdout: {error}\n".encode())
         except OSError:
             pass

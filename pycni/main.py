@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-from _signal import SIG_IGN, SIGHUP, SIGINT, SIGTERM, getsignal, signal
+from _signal import (  # type: ignore[import-not-found] # `signal` around it would import `enum`
+    SIG_IGN,
+    SIGHUP,
+    SIGINT,
+    SIGTERM,
+    getsignal,
+    signal,
+)
 
-from pycni.context import Context
 from pycni.errors import TRY_AGAIN_LATER, CNIError
-from pycni.handover import decode_call
+from pycni.handover import CallContext, decode_call
 from pycni.skel import Reply, error_reply, handle
 
 TYPE_CHECKING = False
@@ -17,11 +22,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, Final, TypeVar, TypeVarTuple
 
-    from pycni.attachments import Hold
-    from pycni.context import Caller, Completed
+    from pycni.context import Completed, Context
     from pycni.handover import Call
-    from pycni.kernel.namespace import Namespace
-    from pycni.request import Request
     from pycni.skel import SupportsPlugin
 
     T = TypeVar("T")
@@ -34,25 +36,17 @@ class Cancelled(BaseException):
     """A signal asks for the end; like every cancellation no `Exception`, so that nobody swallows it."""
 
 
-class OneShot(Context):
+class OneShot(CallContext):
     """A context whose every effect happens in place, for plugins that need no event loop.
 
     `ended_by` gets the number of the first signal that asks for the end; the next step then raises
     `Cancelled`, except inside `shield()`.
     """
 
-    def __init__(self, call: Call, run_dir: str, *, leftovers: bool, ended_by: list[int]) -> None:
-        from pycni.delegate import Delegates
-
-        self.caller: Caller = call.caller
-        self.leftovers = leftovers
-        self.delegate = Delegates(self, looped=False)
-        self.held: Hold | None = None
-        self._netns = call.env.get("CNI_NETNS", "")
-        self._run_dir = run_dir
+    def __init__(self, call: Call, run_dir: str, ended_by: list[int]) -> None:
+        super().__init__(call, run_dir, looped=False)
         self._ended_by = ended_by
         self._shield = _Shield()
-        self._namespaces: dict[str, Namespace] = {}
 
     @property
     def cancelled(self) -> bool:
@@ -66,18 +60,6 @@ class OneShot(Context):
     def shield(self) -> _Shield:
         return self._shield
 
-    def host(self) -> Namespace:
-        from pycni.kernel.namespace import Namespace
-
-        if "host" not in self._namespaces:
-            self._namespaces["host"] = Namespace(self.run, here=True)
-        return self._namespaces["host"]
-
-    async def sandbox(self) -> Namespace:
-        if "sandbox" not in self._namespaces:
-            self._namespaces["sandbox"] = await self.run(open_sandbox, self, self._netns)
-        return self._namespaces["sandbox"]
-
     async def execute(self, path: str, env: dict[str, str], stdin: bytes) -> Completed:
         from pycni.execute import execute
 
@@ -86,20 +68,8 @@ class OneShot(Context):
             raise Cancelled
         return completed
 
-    async def hold(self, request: Request) -> None:
-        from pycni.attachments import acquire
-
-        self.held = await acquire(self, request, self._run_dir)
-        if self.held is not None and self.held.stale:
-            self.leftovers = True
-
-    async def in_flight(self) -> frozenset[tuple[str, str, str]]:
-        from pycni.attachments import in_flight
-
-        return await self.run(in_flight, self._run_dir)
-
     def log(self, text: str) -> None:
-        try:
+        try:  # noqa: SIM105 - contextlib is not for a process of some milliseconds
             os.write(2, f"{text}\n".encode("utf-8", "replace"))
         except OSError:
             pass
@@ -120,19 +90,6 @@ class _Shield:
         self.depth -= 1
 
 
-def open_sandbox(ctx: Context, netns: str) -> Namespace:
-    """CNI_NETNS as a namespace, from the descriptor that the launcher opened. Raises CNIError."""
-    from pycni.kernel.namespace import Namespace
-    from pycni.kernel.netns import check_namespace, open_failure
-
-    caller = ctx.caller
-    if caller.sandbox_fd < 0:
-        number = caller.sandbox_errno
-        raise open_failure(netns, OSError(number, os.strerror(number)))
-    check_namespace(caller.sandbox_fd, netns)
-    return Namespace(ctx.run, caller.sandbox_fd, netns)
-
-
 def one_shot(
     ref: str, run_dir: str, parts: tuple[bytes, ...], sandbox_fd: int, *, repeated: bool, ended_by: list[int]
 ) -> tuple[int, bytes, bytes, Callable[[], object] | None]:
@@ -149,12 +106,13 @@ def one_shot(
         from pycni.agent.looped import one_shot_with_loop
 
         return one_shot_with_loop(plugin, call, run_dir, repeated=repeated, ended_by=ended_by)
-    ctx = OneShot(call, run_dir, leftovers=repeated, ended_by=ended_by)
+    ctx = OneShot(call, run_dir, ended_by)
+    ctx.leftovers = repeated
     try:
         reply = drive(serve(plugin, call, ctx))
     except Cancelled:
         reply = cancelled_reply(ended_by)
-    return reply.status, reply.stdout, reply.stderr, ctx.held and ctx.held.release
+    return reply.status, reply.stdout, reply.stderr, ctx.close
 
 
 async def serve(plugin: SupportsPlugin, call: Call, ctx: Context) -> Reply:

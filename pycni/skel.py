@@ -124,18 +124,24 @@ async def _serve(
         check_not_own_namespace(ctx.caller, request.netns, request.netns_override)
     await ctx.hold(request)
     if request.verb == "ADD" and ctx.leftovers:
-        await _clean_up_leftovers(plugin, request, ctx)
+        await _undo(plugin, request, ctx, "cleaning up after a request that died")
     result = await call(plugin, request, ctx)
     if request.verb != "ADD" or result is None:
         return Reply()
     from pycni.wire.result import print_result
 
-    return Reply(print_result(result, request.cni_version))
+    try:
+        return Reply(print_result(result, request.cni_version))
+    except Exception:
+        # A result that the config's version cannot carry is a failed ADD, and that leaves nothing.
+        with ctx.shield():
+            await _undo(plugin, request, ctx, "undoing an ADD whose result cannot be printed")
+        raise
 
 
-async def _clean_up_leftovers(plugin: SupportsPlugin, request: Request, ctx: Context) -> None:
-    """An earlier request of this attachment died at work: undo it by a DEL before the ADD."""
+async def _undo(plugin: SupportsPlugin, request: Request, ctx: Context, why: str) -> None:
+    """A DEL of what ADD did, this one or an earlier one that died at work; its failure goes to the log."""
     try:
         await plugin.delete(request.replace(verb="DEL"), ctx)
-    except CNIError as error:
-        ctx.log(f"cleaning up after a request that died: {error}")
+    except Exception as error:  # noqa: BLE001 - what matters is what follows
+        ctx.log(f"{why}: {from_exception(error)}")

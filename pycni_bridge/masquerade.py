@@ -100,9 +100,14 @@ def stale(network: str, valid: frozenset[tuple[str, str]] = frozenset()) -> list
 
 
 def unmasqueraded(m: Masquerade) -> list[CIDR]:
-    """The addresses of `m` for which neither backend has a rule; for CHECK. Raises what reading raises."""
-    existing = nftables.list_chain("inet", rules.TABLE, rules.CHECKS) if nftables.works() else []
-    present = rules.masqueraded(m, existing)
+    """The addresses of `m` for which neither backend has a rule; for CHECK.
+
+    Raises CNIError if iptables has to be asked and fails; nftables that does not work has no rules.
+    """
+    try:
+        present = rules.masqueraded(m, nftables.list_chain("inet", rules.TABLE, rules.CHECKS))
+    except CNIError:
+        present = frozenset()
     missing = [cidr for cidr in m.addresses if cidr not in present]
     for family in sorted({cidr.family for cidr in missing}):
         lines = _jumps(family)

@@ -30,7 +30,10 @@ def pod_steps(config: BridgeConfig, ifname: str, index: int, result: Result) -> 
         for setting in pod_settings(config, ifname, ipv6=ipv6)
     ]
     steps += [
-        (new_address(index, entry.address), f'failed to add IP addr {entry.address} to "{ifname}"')
+        (
+            new_address(index, entry.address, nodad=not config.enable_dad),
+            f'failed to add IP addr {entry.address} to "{ifname}"',
+        )
         for entry in result.ips
     ]
     steps.append((set_link(index, up=True), f'failed to set "{ifname}" UP'))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pycni.addresses import IP
 from pycni.errors import CNIError
+from pycni.names import is_identifier
 from pycni.record import Record
 
 TYPE_CHECKING = False
@@ -44,10 +45,11 @@ class View:
 
     `names` are all file names (an address is taken if its text is one of them), `owners` the trimmed bytes
     of the files whose name looks like an address, `last` the text of `last_reserved_ip.N` by N, `abandoned`
-    the reservations that their writer did not live to fill.
+    the old ones that tell no owner: their writer did not live to fill them. `complete` is false if any file
+    tells no owner.
     """
 
-    __slots__ = ("abandoned", "last", "names", "owners")
+    __slots__ = ("abandoned", "complete", "last", "names", "owners")
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class View:
         self.owners = {} if owners is None else owners
         self.last = {} if last is None else last
         self.abandoned = set(abandoned)
+        self.complete = True
 
     def held_by(self, owner: Owner) -> list[IP]:
         """The addresses of `owner`, legacy reservations of its container included, in no order."""
@@ -67,13 +70,17 @@ class View:
         found = (address_of(name) for name, content in self.owners.items() if content in mine)
         return [ip for ip in found if ip is not None]
 
-    def record(self, pick: Pick, owner: Owner) -> None:
-        """Take note that `pick` was reserved."""
-        name = str(pick.ip)
+    def add(self, name: str, owner: Owner) -> None:
+        """Take note that an address was reserved."""
         self.names.add(name)
         self.owners[name] = owner.content
         self.abandoned.discard(name)
-        self.last[pick.index] = name
+
+    def discard(self, name: str) -> None:
+        """Take note that an address was released."""
+        self.names.discard(name)
+        self.owners.pop(name, None)
+        self.abandoned.discard(name)
 
 
 class Wanted(Record):
@@ -112,6 +119,14 @@ def address_of(name: str) -> IP | None:
         return IP.parse(name)
     except CNIError:
         return None
+
+
+def owner_of(content: bytes) -> Owner | None:
+    """The owner that trimmed bytes tell of (`ifname` empty for a legacy reservation), None if they do not."""
+    container_id, separator, ifname = content.decode("utf-8", "surrogateescape").partition("\r\n")
+    if not is_identifier(container_id) or (separator and not ifname):
+        return None
+    return Owner(container_id, ifname)
 
 
 def allocate(view: View, wanted: Wanted) -> Decision:
@@ -172,10 +187,10 @@ def _pick(view: View, owner: Owner, index: int, ranges: RangeSet, held: list[IP]
     if requested is not None and within is not None:
         name = str(requested)
         if name in view.names and name not in view.abandoned:
-            holder = view.owners.get(name, b"").decode("utf-8", "replace").replace("\r\n", " ")
+            holder = owner_of(view.owners.get(name, b""))
             raise CNIError(
                 f"requested IP address {name} is not available in range set {ranges}",
-                f"held by {holder or 'an empty reservation'}",
+                f"held by {f'{holder.container_id} {holder.ifname}' if holder else 'nobody who is known'}",
             )
         return Pick(index, requested, within.subnet, within.gateway, name in view.names)
     return _next(view, index, ranges)
@@ -252,7 +267,7 @@ def occupancy(view: View, ranges: RangeSet) -> tuple[int, dict[str, int]]:
         if within is None or ip == within.gateway:
             continue
         held += 1
-        content = view.owners.get(name, b"").decode("utf-8", "replace")
-        holder = content.partition("\r\n")[0] or "nobody: the reservation is empty"
+        owner = owner_of(view.owners.get(name, b""))
+        holder = "a reservation without owner" if owner is None else owner.container_id
         holders[holder] = holders.get(holder, 0) + 1
     return held, holders

@@ -16,6 +16,7 @@ from pycni_hostlocal.reservations import (
     addresses_of,
     collect,
     give_back,
+    leaked,
     probe,
     release,
     reserve,
@@ -76,14 +77,23 @@ class HostLocal(Plugin):
         if valid is None:
             return
         place = _place(request, ctx, load_data_dir(request))
-        leaked = await ctx.run(collect, place, valid)
-        if leaked:
-            ctx.log(f"host-local: network {request.network}: freed {', '.join(leaked)}")
+        living = valid | await _in_flight(request, ctx)
+        suspects = await ctx.run(leaked, place.path, living)
+        if not suspects:
+            return
+        # Whoever began after the first question and had reserved before the look is asked for now.
+        freed = await ctx.run(collect, place, living | await _in_flight(request, ctx), suspects)
+        ctx.log(f"host-local: network {request.network}: freed {', '.join(freed)}")
 
     async def status(self, request: Request, ctx: Context) -> None:
         """Raises CNIError: 50 if no address could be given now, 999 for a config that ADD would refuse."""
         config = load_config(request, need_ranges=False)
         await ctx.run(probe, _place(request, ctx, config.data_dir), config.sets)
+
+
+async def _in_flight(request: Request, ctx: Context) -> frozenset[tuple[str, str]]:
+    every = await ctx.in_flight()
+    return frozenset((name, ifname) for network, name, ifname in every if network == request.network)
 
 
 def _reserve(place: Place, wanted: Wanted, kept: list[Pick], resolv_conf: str) -> DNS:

@@ -1,34 +1,33 @@
-"""What each verb does to the store, as one blocking function under one lock.
+"""What each verb does to the store, as blocking functions: the plugin's whole effects.
 
-These are the plugin's whole effects. Several requests may share one lock (`reserve` takes a list), and one
+Each takes the folder's lock once at most. Several requests may share it (`reserve` takes a list), and one
 that fails does not fail another.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from pycni.errors import NOT_AVAILABLE, CNIError
-from pycni.names import is_identifier
 from pycni.record import Record
 from pycni_hostlocal.allocator import (
-    Decision,
-    Owner,
     View,
-    Wanted,
     address_of,
     allocate,
     exhausted,
     occupancy,
+    owner_of,
     unplaced,
 )
-from pycni_hostlocal.store import ABANDONED_SECONDS, Store, failure, read_view
+from pycni_hostlocal.files import failure
+from pycni_hostlocal.store import Store, read_view
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from pycni_hostlocal.allocator import Pick
+    from pycni_hostlocal.allocator import Decision, Owner, Pick, Wanted
     from pycni_hostlocal.ranges import RangeSet
 
 
@@ -47,7 +46,7 @@ def reserve(place: Place, wishes: list[Wanted], kept: list[list[Pick]]) -> list[
     """
     hopeless = [unplaced(wish) for wish in wishes]
     if all(hopeless) and not os.path.isdir(place.path):
-        return list(hopeless)
+        return hopeless
     with Store(place.path, place.umask) as store:
         view = store.view()
         return [_serve(store, view, wish, picks) for wish, picks in zip(wishes, kept, strict=True)]
@@ -60,42 +59,37 @@ def _serve(store: Store, view: View, wanted: Wanted, kept: list[Pick]) -> CNIErr
             if decision.error is not None:
                 for pick in decision.picks:
                     store.remember(pick)
-                    view.last[pick.index] = str(pick.ip)
                 return decision.error
-            lost = _write(store, view, wanted.owner, decision, kept)
+            lost = _write(store, wanted.owner, decision, kept)
         except CNIError as error:
             return error
-        if lost is None:
+        if not lost:
             return None
         view.names.add(lost)  # somebody who does not heed the lock was faster
 
 
-def _write(store: Store, view: View, owner: Owner, decision: Decision, kept: list[Pick]) -> str | None:
-    """Reserve the picks, all or none; returns the name of one that somebody else got first, else None."""
-    done = len(kept)
+def _write(store: Store, owner: Owner, decision: Decision, kept: list[Pick]) -> str:
+    """Reserve the picks, all or none; returns the name of one that somebody else got first, else nothing."""
     at = 0
     try:
         for pick in decision.picks:
             at = pick.index
             if not store.reserve(pick, owner):
-                _give_back(store, kept, done)
+                _undo(store, owner, kept)
                 return str(pick.ip)
             kept.append(pick)
             store.remember(pick)
     except CNIError as error:
-        _give_back(store, kept, done)
-        raise CNIError(
-            f"failed to allocate for range {at}: {error.msg}", error.details, code=error.code
-        ) from error
-    for pick in decision.picks:
-        view.record(pick, owner)
-    return None
+        _undo(store, owner, kept)
+        msg = f"failed to allocate for range {at}: {error.msg}"
+        raise CNIError(msg, error.details, code=error.code) from error
+    return ""
 
 
-def _give_back(store: Store, kept: list[Pick], start: int) -> None:
-    while len(kept) > start:
+def _undo(store: Store, owner: Owner, kept: list[Pick]) -> None:
+    while kept:
         try:  # noqa: SIM105 - contextlib would cost start-up time
-            store.release(str(kept[-1].ip))
+            store.release(str(kept[-1].ip), owner.content)
         except CNIError:  # the first error is the one to report; DEL frees it
             pass
         kept.pop()
@@ -103,16 +97,11 @@ def _give_back(store: Store, kept: list[Pick], start: int) -> None:
 
 def give_back(place: Place, owner: Owner, kept: list[Pick]) -> None:
     """Release what `reserve` kept for `owner`, as far as it is still the owner's. Raises CNIError."""
-    if not kept:
-        return
-    store = Store.existing(place.path, place.umask)
-    if store is None:
-        return
-    with store:
-        owners = store.view().owners
-        for pick in kept:
-            if owners.get(str(pick.ip)) == owner.content:
-                store.release(str(pick.ip))
+    store = Store.existing(place.path, place.umask) if kept else None
+    if store is not None:
+        with store:
+            store.view()
+            _release_all(store, {str(pick.ip): owner.content for pick in kept})
 
 
 def release(place: Place, owner: Owner) -> None:
@@ -126,58 +115,64 @@ def release(place: Place, owner: Owner) -> None:
     with store:
         owners = store.view().owners
         for content in (owner.content, owner.legacy_content):
-            names = [
-                name for name, held in owners.items() if held == content and address_of(name) is not None
-            ]
-            if names:
-                _release_all(store, names)
+            mine = {name: content for name, held in owners.items() if held == content and address_of(name)}
+            if mine:
+                _release_all(store, mine)
                 return
 
 
-def _release_all(store: Store, names: list[str]) -> None:
+def _release_all(store: Store, held: dict[str, bytes]) -> list[str]:
+    """Release all that can be, then raise the first error; returns the names."""
     first: CNIError | None = None
-    for name in names:
+    released = []
+    for name, content in held.items():
         try:
-            store.release(name)
+            if store.release(name, content):
+                released.append(name)
         except CNIError as error:
             first = first or error
     if first is not None:
         raise first
+    return released
 
 
-def collect(
-    place: Place,
-    valid: Collection[tuple[str, str]],
-    in_flight: Collection[tuple[str, str]] = (),
-) -> list[str]:
-    """Free every reservation whose attachment is neither `valid` nor at work; returns their names.
+def leaked(path: str, living: Collection[tuple[str, str]]) -> dict[str, bytes]:
+    """Reservations (contents by name) whose attachment is not among `living`; touches nothing.
 
     Attachments are (container id, interface). A legacy reservation stays as long as any attachment of its
-    container does; a file that tells no owner goes when it is old enough not to be in the making.
+    container lives; one that tells no owner goes when it is old enough not to be in the making.
+    """
+    view = read_view(path)
+    if view is None:
+        return {}
+    pairs = {(container_id.strip(), ifname) for container_id, ifname in living}
+    containers = {container_id for container_id, _ in pairs}
+    found = {}
+    for name, content in sorted(view.owners.items()):
+        owner = owner_of(content)
+        if owner is None:
+            stays = name not in view.abandoned
+        elif owner.ifname:
+            stays = (owner.container_id, owner.ifname) in pairs
+        else:
+            stays = owner.container_id in containers
+        if not stays and address_of(name) is not None:
+            found[name] = content
+    return found
+
+
+def collect(place: Place, living: Collection[tuple[str, str]], suspects: dict[str, bytes]) -> list[str]:
+    """Free those of the `suspects` that are still there and still leaked; returns their names.
+
+    Goes on past a reservation that cannot be removed, then raises the first error.
     """
     store = Store.existing(place.path, place.umask)
     if store is None:
         return []
-    living = {(name.strip(), ifname) for name, ifname in (*valid, *in_flight)}
-    containers = {name for name, _ in living}
     with store:
-        leaked = []
-        for name, content in sorted(store.view().owners.items()):
-            if address_of(name) is not None and not _stays(store, name, content, living, containers):
-                leaked.append(name)
-        _release_all(store, leaked)
-    return leaked
-
-
-def _stays(
-    store: Store, name: str, content: bytes, living: set[tuple[str, str]], containers: set[str]
-) -> bool:
-    container_id, separator, ifname = content.decode("utf-8", "surrogateescape").partition("\r\n")
-    if separator and is_identifier(container_id):
-        return (container_id, ifname) in living
-    if is_identifier(container_id):
-        return container_id in containers
-    return store.age(name) < ABANDONED_SECONDS
+        store.view()
+        still = leaked(place.path, living)
+        return _release_all(store, {name: held for name, held in suspects.items() if still.get(name) == held})
 
 
 def addresses_of(place: Place, owner: Owner) -> list[str]:
@@ -191,26 +186,31 @@ def probe(place: Place, sets: tuple[RangeSet, ...]) -> None:
 
     Raises CNIError (code 50) if the store cannot be written or a range set has no free address.
     """
-    folder = place.path
-    while not os.path.lexists(folder) and folder != "/":
-        folder = os.path.dirname(folder)
-    try:
-        if not os.path.isdir(folder):
-            raise NotADirectoryError(20, "not a directory")
-        if not os.access(folder, os.W_OK | os.X_OK):
-            os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-        space = os.statvfs(folder)
-    except OSError as error:
-        unusable = failure("open", place.path, error, f"{folder} must be a folder that can be written")
-        raise CNIError(unusable.msg, unusable.details, code=NOT_AVAILABLE) from error
-    if space.f_bavail == 0 or (space.f_files and space.f_favail == 0):
-        raise CNIError(
-            f"open {place.path}: no space left on device",
-            f"{space.f_bavail} blocks and {space.f_favail} inodes are free",
-            code=NOT_AVAILABLE,
-        )
+    _probe_folder(place.path)
     view = read_view(place.path) or View()
     for index, ranges in enumerate(sets):
         if ranges.capacity <= len(view.names) and occupancy(view, ranges)[0] >= ranges.capacity:
             full = exhausted(view, index, ranges)
             raise CNIError(full.msg, full.details, code=NOT_AVAILABLE)
+
+
+def _probe_folder(path: str) -> None:
+    folder = path
+    while not os.path.lexists(folder) and folder != "/":
+        folder = os.path.dirname(folder)
+    try:
+        if not os.path.isdir(folder):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            # access(2) does not tell why; a file without a name is no trace if this works after all
+            os.close(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        space = os.statvfs(folder)
+    except OSError as error:
+        unusable = failure("open", path, error, f"{folder} must be a folder that can be written")
+        raise CNIError(unusable.msg, unusable.details, code=NOT_AVAILABLE) from error
+    if space.f_bavail == 0 or (space.f_files and space.f_favail == 0):
+        raise CNIError(
+            f"open {path}: no space left on device",
+            f"{space.f_bavail} blocks and {space.f_favail} inodes are free",
+            code=NOT_AVAILABLE,
+        )

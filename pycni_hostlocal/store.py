@@ -5,170 +5,94 @@
                         last_reserved_ip.N    the address last given from range set N
 
 The Go plugin may work on the same folder at the same time, so the lock, the names and the contents are a
-contract. A reservation becomes visible complete or not at all: it is written without a name and then linked
-to it. It is not synced to the disk: it has to outlive a process, not the node (after a power failure its
-container is gone as well, and GC and a full range recognise an empty file).
+contract.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import stat
 import time
 
-from pycni.errors import TRY_AGAIN_LATER, CNIError
-from pycni_hostlocal.allocator import View, address_of
+from pycni_hostlocal.allocator import View, owner_of
+from pycni_hostlocal.files import TEMPORARY, failure, open_or_create, publish, read_file, remove
+from pycni_hostlocal.lock import LockedFolder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Final, Self
+    from typing import Final
 
     from pycni_hostlocal.allocator import Owner, Pick
 
-LOCK_SECONDS: Final = 30.0
-"""How long a request waits for the folder's lock."""
+    Stamp = tuple[int, int, int, int]
+
 ABANDONED_SECONDS: Final = 60.0
-"""Age from which an empty reservation counts as left by a writer that died (in seconds)."""
+"""Age from which a reservation that tells no owner counts as left by a writer that died."""
 
 _LAST: Final = "last_reserved_ip."
-_TEMPORARY: Final = ".pycni-reservation"
-"""Only where the file system lacks unnamed files; made under the lock, so one name is enough."""
-_NO_UNNAMED: Final = frozenset((errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL))
-_NO_LINKS: Final = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS))
-_FIRST_PAUSE: Final = 0.0005
-_LONGEST_PAUSE: Final = 0.02
+_BACKDATED: Final = 10_000_000_000
+"""Nanoseconds; more than the steps in which file systems count time."""
+_REMEMBERED: Final[dict[str, tuple[Stamp, View] | None]] = {}
+"""What this process saw in a folder, and the folder's stamp by which it knows that nothing changed since.
+
+None after the first look: a process that looks once only should not pay for remembering.
+"""
 
 
-def failure(operation: str, path: str, error: OSError, advice: str) -> CNIError:
-    """An OSError as `open /path: permission denied`, with what to do."""
-    reason = error.strerror or str(error)
-    return CNIError(f"{operation} {path}: {reason.lower()}", advice)
+class Store(LockedFolder):
+    """A network's folder while it is locked; methods need the lock and block.
 
-
-class Store:
-    """A network's folder, locked from `__enter__` to `__exit__`; every method blocks and needs the lock.
-
-    `path` is absolute. `umask` is the caller's: modes come out as if the caller had made the files.
+    A long-lived process reads the reservations once and then follows its own changes; anybody else's change
+    shows in the folder's times (see `_stamp_folder`), and makes it read again.
     """
 
-    def __init__(self, path: str, umask: int, seconds: float = LOCK_SECONDS) -> None:
-        self.path = path
-        self._umask = umask
-        self._seconds = seconds
-        self._fd = -1
-        self._lock = -1
-        self._unnamed = True
+    def __init__(self, path: str, umask: int) -> None:
+        super().__init__(path, umask)
+        self._view: View | None = None
 
     @classmethod
     def existing(cls, path: str, umask: int) -> Store | None:
         """The store if its folder is there; for verbs that must not create one."""
         return cls(path, umask) if os.path.isdir(path) else None
 
-    def __enter__(self) -> Self:
-        """Make the folder and its lock if missing, and take the lock.
-
-        Raises CNIError: code 11 if somebody holds the lock for too long, 999 if the folder cannot be used.
-        """
-        deadline = time.monotonic() + self._seconds
-        while True:
-            self._open()
-            try:
-                self._acquire(deadline)
-                # Somebody may have removed the folder or the lock before the lock was ours.
-                if os.fstat(self._lock).st_nlink:
-                    return self
-            except BaseException:
-                self.close()
-                raise
-            self.close()
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Give the lock up; harmless when repeated."""
-        for fd in (self._lock, self._fd):
-            if fd >= 0:
-                os.close(fd)
-        self._lock = self._fd = -1
-
-    def _open(self) -> None:
-        make_folder(self.path, self._umask)
-        lock = os.path.join(self.path, "lock")
         try:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._lock = _open_or_create("lock", self._fd, os.O_RDONLY, 0o750 & ~self._umask)
-        except OSError as error:
+            self._remember_view(kind is None)
+        finally:
             self.close()
-            raise failure(
-                "open", lock, error, '"ipam.dataDir" must be a folder that can be written'
-            ) from error
 
-    def _acquire(self, deadline: float) -> None:
-        pause = _FIRST_PAUSE
-        while True:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise self._timed_out() from None
-            except OSError as error:
-                lock = os.path.join(self.path, "lock")
-                raise failure("flock", lock, error, "the file system must support flock(2)") from error
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_PAUSE)
-
-    def _timed_out(self) -> CNIError:
-        holders = lock_holders(self._lock)
-        who = f"held by process {', '.join(map(str, holders))}" if holders else "the holder is not known"
-        return CNIError(
-            f"timed out waiting for lock {os.path.join(self.path, 'lock')}",
-            f"waited {self._seconds:g} seconds; {who}",
-            code=TRY_AGAIN_LATER,
-        )
-
-    def view(self, owners: bool = True) -> View:
-        """Look at everything; `owners` reads each reservation (some 4 µs each)."""
-        names = os.listdir(self._fd)
-        view = View(names)
-        for name in names:
-            if name.startswith(_LAST):
-                number = name[len(_LAST) :]
-                if number.isdecimal() and (text := _read(name, self._fd)) is not None:
-                    view.last[int(number)] = text.decode("utf-8", "replace")
-            elif name == _TEMPORARY:
-                # Whoever made it died: its maker would hold the lock.
-                self._unlink(name)
-                view.names.discard(name)
-            elif owners and (":" in name or "." in name) and (content := _read(name, self._fd)) is not None:
-                view.owners[name] = content.strip()
-                if not view.owners[name] and self.age(name) >= ABANDONED_SECONDS:
-                    view.abandoned.add(name)
-        return view
-
-    def age(self, name: str) -> float:
-        """Seconds since a file was written; 0 if it is gone."""
+    def view(self) -> View:
+        """What is reserved, by whom; kept up to date by this store's methods. Raises CNIError (999)."""
+        known = _REMEMBERED.get(self.path)
         try:
-            return max(time.time() - os.stat(name, dir_fd=self._fd).st_mtime, 0.0)
-        except OSError:
-            return 0.0
+            fresh = known is not None and known[0] == _stamp(self.fd)
+            view = known[1] if known is not None and fresh else look(self.fd)
+            if TEMPORARY in view.names:
+                remove(TEMPORARY, self.fd)  # whoever made it died: its maker would hold the lock
+                view.names.discard(TEMPORARY)
+        except OSError as error:
+            raise failure("read", self.path, error, '"ipam.dataDir" must be a readable folder') from error
+        view.last = _read_last(view, self.fd)
+        self._view = view
+        return view
 
     def reserve(self, pick: Pick, owner: Owner) -> bool:
         """Give the address a file; False if it has one by now. Raises CNIError (999) on an I/O error."""
         name = str(pick.ip)
+        view, self._view = self._view, None  # not to be trusted until the file system has said yes
         try:
             if pick.reuse:
-                self._unlink(name)
-            return self._publish(name, owner.content)
+                remove(name, self.fd)
+            made = publish(name, self.fd, owner.content, 0o600 & ~self.umask)
         except OSError as error:
             path = os.path.join(self.path, name)
             raise failure("open", path, error, "the reservation could not be written") from error
+        if made and view is not None:
+            view.add(name, owner)
+            self._view = view
+        return made
 
     def remember(self, pick: Pick) -> None:
         """Note the address as the last one of its set. Raises CNIError (999) on an I/O error.
@@ -178,7 +102,7 @@ class Store:
         name = f"{_LAST}{pick.index}"
         text = str(pick.ip).encode()
         try:
-            fd = _open_or_create(name, self._fd, os.O_RDWR, 0o600 & ~self._umask)
+            fd = open_or_create(name, self.fd, os.O_RDWR, 0o600 & ~self.umask)
             try:
                 os.pwrite(fd, text, 0)
                 os.ftruncate(fd, len(text))
@@ -187,74 +111,90 @@ class Store:
         except OSError as error:
             path = os.path.join(self.path, name)
             raise failure("open", path, error, "the last reserved address could not be written") from error
+        if self._view is not None:
+            self._view.names.add(name)
+            self._view.last[pick.index] = str(pick.ip)
 
-    def release(self, name: str) -> None:
-        """Remove a reservation; a missing one is fine. Raises CNIError (999) if it cannot be removed."""
+    def release(self, name: str, content: bytes) -> bool:
+        """Remove a reservation if it still has this trimmed content; False if it has not.
+
+        Raises CNIError (999) if it cannot be removed.
+        """
+        view, self._view = self._view, None
+        held = read_file(name, self.fd)
+        if held is None or held.strip() != content:
+            return False
         try:
-            self._unlink(name)
+            remove(name, self.fd)
         except OSError as error:
             path = os.path.join(self.path, name)
             raise failure("remove", path, error, "the address stays reserved") from error
-
-    def _unlink(self, name: str) -> None:
-        try:  # noqa: SIM105 - contextlib would cost start-up time
-            os.unlink(name, dir_fd=self._fd)
-        except FileNotFoundError:
-            pass
-
-    def _publish(self, name: str, content: bytes) -> bool:
-        if self._unnamed:
-            try:
-                fd = os.open(".", os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
-            except OSError as error:
-                if error.errno not in _NO_UNNAMED:
-                    raise
-                self._unnamed = False
-            else:
-                return self._link_unnamed(fd, name, content)
-        return self._publish_by_name(name, content)
-
-    def _link_unnamed(self, fd: int, name: str, content: bytes) -> bool:
-        try:
-            _fill(fd, content, 0o600 & ~self._umask)
-            # os.link follows the symbolic link in /proc only if a folder's descriptor is given.
-            os.link(
-                f"/proc/self/fd/{fd}", name, src_dir_fd=self._fd, dst_dir_fd=self._fd, follow_symlinks=True
-            )
-        except FileExistsError:
-            return False
-        except FileNotFoundError:  # no /proc here
-            self._unnamed = False
-            return self._publish_by_name(name, content)
-        finally:
-            os.close(fd)
+        if view is not None:
+            view.discard(name)
+            self._view = view
         return True
 
-    def _publish_by_name(self, name: str, content: bytes) -> bool:
-        self._unlink(_TEMPORARY)
-        try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            fd = os.open(_TEMPORARY, flags, 0o600, dir_fd=self._fd)
-            try:
-                _fill(fd, content, 0o600 & ~self._umask)
-            finally:
-                os.close(fd)
-            return self._link_named(name)
-        finally:
-            self._unlink(_TEMPORARY)
+    def _remember_view(self, good: bool) -> None:
+        looked_before = self.path in _REMEMBERED
+        _REMEMBERED[self.path] = None
+        if good and looked_before and self._view is not None and self._view.complete:
+            stamp = _stamp_folder(self.fd)
+            if stamp is not None:
+                _REMEMBERED[self.path] = stamp, self._view
 
-    def _link_named(self, name: str) -> bool:
-        try:
-            os.link(_TEMPORARY, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            if exists(name, self._fd):
-                return False
-            os.rename(_TEMPORARY, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        return True
+
+def _stamp(fd: int) -> Stamp:
+    status = os.fstat(fd)
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _stamp_folder(fd: int) -> Stamp | None:
+    """Date the folder back, so that the next change, however soon, cannot give it the same time again.
+
+    (The kernel's clock for files ticks every few milliseconds: two changes may bear one time.)
+    """
+    now = time.time_ns()
+    try:
+        os.utime(fd, ns=(now, now - _BACKDATED))
+        return _stamp(fd)
+    except OSError:
+        return None
+
+
+def look(folder: int) -> View:
+    """Read the whole folder, but for the last addresses; some 5 µs per reservation. Raises OSError."""
+    names = os.listdir(folder)
+    view = View(names)
+    for name in names:
+        if name.startswith(_LAST) or not (":" in name or "." in name):
+            continue
+        content = read_file(name, folder)
+        if content is None:
+            continue
+        view.owners[name] = content = content.strip()
+        if owner_of(content) is None:
+            view.complete = False  # whether it is abandoned depends on the time of the look
+            if _age(name, folder) >= ABANDONED_SECONDS:
+                view.abandoned.add(name)
+    return view
+
+
+def _age(name: str, folder: int) -> float:
+    try:
+        return time.time() - os.stat(name, dir_fd=folder).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _read_last(view: View, folder: int) -> dict[int, str]:
+    last = {}
+    for name in view.names:
+        if name.startswith(_LAST):
+            number = name[len(_LAST) :]
+            text = read_file(name, folder)
+            if text is not None and number.isdecimal() and str(int(number)) == number:
+                last[int(number)] = text.decode("utf-8", "replace")
+    return last
 
 
 def read_view(path: str) -> View | None:
@@ -270,92 +210,6 @@ def read_view(path: str) -> View | None:
     except OSError as error:
         raise failure("open", path, error, '"ipam.dataDir" must be a folder that can be read') from error
     try:
-        names = os.listdir(fd)
-        owners = {
-            name: content.strip()
-            for name in names
-            if address_of(name) is not None and (content := _read(name, fd)) is not None
-        }
-        return View(names, owners)
+        return look(fd)
     finally:
         os.close(fd)
-
-
-def exists(name: str, folder: int) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def make_folder(path: str, umask: int) -> None:
-    """`mkdir -p` with mode 0755 less the caller's umask; raises CNIError (999) `mkdir PATH: …`."""
-    if os.path.isdir(path):
-        return
-    parent = os.path.dirname(path)
-    if parent != path:
-        make_folder(parent, umask)
-    mode = 0o755 & ~umask
-    try:
-        os.mkdir(path, mode)
-        if stat.S_IMODE(os.stat(path).st_mode) & 0o777 != mode:
-            os.chmod(path, mode)
-    except FileExistsError:
-        if os.path.isdir(path):
-            return
-        raise CNIError(f"mkdir {path}: not a directory", '"ipam.dataDir" must be a folder') from None
-    except OSError as error:
-        raise failure("mkdir", path, error, '"ipam.dataDir" must be a folder that can be made') from error
-
-
-def _open_or_create(name: str, folder: int, flags: int, mode: int) -> int:
-    """Open a file, or create it with exactly `mode` (the process may have another umask than the caller)."""
-    while True:
-        try:
-            return os.open(name, flags | os.O_CLOEXEC, dir_fd=folder)
-        except FileNotFoundError:
-            pass
-        try:
-            fd = os.open(name, flags | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode, dir_fd=folder)
-        except FileExistsError:
-            continue
-        os.fchmod(fd, mode)
-        return fd
-
-
-def _fill(fd: int, content: bytes, mode: int) -> None:
-    os.fchmod(fd, mode)
-    rest = content
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def _read(name: str, folder: int) -> bytes | None:
-    """A small file's bytes; None if it is gone, unreadable or no file. A FIFO does not make it wait."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
-    except OSError:
-        return None
-    try:
-        data = chunk = os.read(fd, 4096)
-        while len(chunk) == 4096 and len(data) < 1 << 20:
-            chunk = os.read(fd, 4096)
-            data += chunk
-        return data
-    except OSError:
-        return None
-    finally:
-        os.close(fd)
-
-
-def lock_holders(fd: int) -> list[int]:
-    """The processes that /proc/locks names as holders of an flock on the open file."""
-    status = os.fstat(fd)
-    wanted = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    try:
-        with open("/proc/locks") as table:
-            rows = [line.split() for line in table]
-    except OSError:
-        return []
-    return [int(row[4]) for row in rows if len(row) > 5 and row[1] == "FLOCK" and row[5] == wanted]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-
-import anyio
+import shlex
 
 from pycni.cli import settings
 from pycni.cli.render import add_output_option, print_bytes, print_note
+from pycni.cli.running import run_until_signal
 from pycni.runtime.call import Attachment
 from pycni.runtime.chain import ChainError, Runtime
 from pycni.runtime.conflist import NetworkList
@@ -51,22 +50,25 @@ def run(args: argparse.Namespace) -> int:
     if args.command == "add":
         return _add(runtime, network, attachment, args)
     work = runtime.check if args.command == "check" else runtime.delete
-    anyio.run(work, network, attachment)
+    run_until_signal(work, network, attachment)
     return 0
 
 
 def _add(runtime: Runtime, network: NetworkList, attachment: Attachment, args: argparse.Namespace) -> int:
     try:
-        result = anyio.run(runtime.add, network, attachment)
+        result = run_until_signal(runtime.add, network, attachment)
     except ChainError as error:
         if error.ran:
-            _tell_what_is_left(error, sys.argv[1:] or [args.command])
+            print_note(f"what {', '.join(error.ran)} made is still there; to remove it: {_deletion(args)}")
+        raise
+    except SystemExit:
+        print_note(f"to remove what was made so far: {_deletion(args)}")
         raise
     print_bytes(print_result(result, result.cni_version))
     return 0
 
 
-def _tell_what_is_left(error: ChainError, arguments: list[str]) -> None:
-    done = ", ".join(error.ran)
-    again = " ".join(["pycni del", *arguments[1:]])
-    print_note(f"what {done} made is still there; to remove it: {again}")
+def _deletion(args: argparse.Namespace) -> str:
+    """The command that removes what this one's ADD left."""
+    words = ["pycni", "del", args.network, args.netns, "-i", args.ifname, "--cache-dir", args.cache_dir]
+    return shlex.join([*words, "--container-id", args.container_id] if args.container_id else words)

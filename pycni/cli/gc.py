@@ -7,14 +7,15 @@ import errno
 import os
 from typing import TYPE_CHECKING
 
-import anyio
-
 from pycni.cli import settings
-from pycni.cli.render import add_output_option, print_json, table
+from pycni.cli.render import add_output_option, error_members, print_json, print_text, table
+from pycni.cli.running import run_until_signal
+from pycni.errors import CNIError
 from pycni.runtime.gc import Key, Plan, carry_out, plan
 
 if TYPE_CHECKING:
     from pycni.runtime.cache import Entry
+    from pycni.runtime.chain import Runtime
     from pycni.runtime.conflist import NetworkList
 
 HELP = "remove what attachments left that exist no more"
@@ -61,13 +62,22 @@ def run(args: argparse.Namespace) -> int:
     entries = runtime.cache.entries()
     given: list[Key] | None = [] if args.none_valid else args.valid
     decided = plan(network, entries, given) if given is not None else plan_by_namespaces(network, entries)
+    if args.output == "text":
+        print_text(_describe(network, decided, args.yes))
+    failure = _carry_out(runtime, network, decided) if args.yes else None
     if args.output == "json":
-        print_json(_document(network, decided, done=args.yes))
-    else:
-        print(_describe(network, decided, args.yes))
-    if args.yes:
-        anyio.run(carry_out, runtime, network, decided)
-    return 0
+        print_json(_document(network, decided, args.yes, failure))
+    elif failure is not None:
+        raise failure
+    return 1 if failure else 0
+
+
+def _carry_out(runtime: Runtime, network: NetworkList, decided: Plan) -> CNIError | None:
+    try:
+        run_until_signal(carry_out, runtime, network, decided)
+    except CNIError as error:
+        return error
+    return None
 
 
 def plan_by_namespaces(network: NetworkList, entries: tuple[Entry, ...]) -> Plan:
@@ -119,8 +129,8 @@ def _describe(network: NetworkList, decided: Plan, done: bool) -> str:
     return "\n".join(lines)
 
 
-def _document(network: NetworkList, decided: Plan, done: bool) -> dict[str, object]:
-    return {
+def _document(network: NetworkList, decided: Plan, done: bool, failure: CNIError | None) -> dict[str, object]:
+    document: dict[str, object] = {
         "network": network.name,
         "dryRun": not done,
         "stale": [
@@ -131,3 +141,4 @@ def _document(network: NetworkList, decided: Plan, done: bool) -> dict[str, obje
         "askPlugins": decided.ask_plugins,
         "unasked": decided.unasked,
     }
+    return document | {"error": error_members(failure)} if failure else document

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 
 from pycni.cli import settings
-from pycni.cli.render import add_output_option, error_members, print_json, print_note, table
+from pycni.cli.render import add_output_option, error_members, print_json, print_note, print_text, table
 from pycni.errors import CNIError
 from pycni.runtime.chain import Runtime
 from pycni.runtime.conflist import NetworkList
@@ -51,7 +51,7 @@ def _look_up(runtime: Runtime, plugin: str) -> tuple[str, CNIError | None]:
 def _print(folder: Folder, missing: dict[str, CNIError], attached: Counter[str], where: str) -> None:
     if folder.networks:
         rows = [_row(network, missing, attached) for network in folder.networks]
-        print(table(("NETWORK", "VERSION", "PLUGINS", "ATTACHED", "FILE"), rows))
+        print_text(table(("NETWORK", "VERSION", "PLUGINS", "ATTACHED", "FILE"), rows))
     elif not folder.problems:
         print_note(f"no net configurations found in {where}")
     for error in missing.values():

@@ -43,6 +43,7 @@ environment:
   CNI_ARGS         arguments for the plugins: KEY=VALUE;KEY=VALUE
   CAP_ARGS         capability arguments: a JSON object
   PYCNI_CACHE_DIR  where attachments are remembered (/var/lib/cni)
+  PYCNI_RUN_DIR    where locks are (/run/pycni)
   NO_COLOR         no colour, also on a terminal
 
 exit status: 0 fine, 1 broken, 2 usage
@@ -77,6 +78,7 @@ def build_parser(wanted: str) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status (raises SystemExit for usage errors and help)."""
+    _open_standard_descriptors()
     arguments = sys.argv[1:] if argv is None else list(argv)
     wanted = next((word for word in arguments if not word.startswith("-")), "")
     parser = build_parser(wanted)
@@ -85,18 +87,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     args = parser.parse_args(arguments)
     try:
-        status = int(args.run(args))
-        sys.stdout.flush()
+        return int(args.run(args))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output is gone; Python must not complain again when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # the reader of our output is gone, and needs no explanation
     except (CNIError, OSError) as error:
         from pycni.cli.render import print_error
         from pycni.cli.settings import UsageError
 
         print_error(from_exception(error), getattr(args, "output", "text"))
         return 2 if isinstance(error, UsageError) else 1
-    return status
+
+
+def _open_standard_descriptors() -> None:
+    """A closed standard descriptor would be given to the next file or pipe: put /dev/null there."""
+    fd = os.open(os.devnull, os.O_RDWR)
+    while fd <= 2:
+        fd = os.open(os.devnull, os.O_RDWR)
+    os.close(fd)
+    # Python has no stream for a descriptor that was closed at its start.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from pycni.errors import CNIError
+from pycni.errors import IO_FAILURE, CNIError
 from pycni.wire.json import dumps
 
 _CODES = {"red": "31", "yellow": "33", "dim": "2", "bold": "1"}
@@ -26,7 +26,7 @@ def add_output_option(parser: argparse.ArgumentParser) -> None:
 
 
 def paint(text: str, style: str, stream: TextIO) -> str:
-    """The text in a style (red, yellow, dim, bold); plain unless the stream is a terminal that may be coloured."""
+    """The text in a style (red, yellow, dim, bold) if the stream is a terminal that may be coloured."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"\x1b[{_CODES[style]}m{text}\x1b[0m"
@@ -43,8 +43,11 @@ def printable(text: str) -> str:
 def print_error(error: CNIError, output: str = "text") -> None:
     """One line on standard error, or with `-o json` the contract's error object on standard output."""
     if output == "json":
-        print_json(error_members(error))
-        return
+        try:
+            print_json(error_members(error))
+            return
+        except CNIError:
+            pass  # standard output is what failed
     print(f"{paint('pycni:', 'red', sys.stderr)} {printable(str(error))}", file=sys.stderr)
 
 
@@ -66,11 +69,25 @@ def print_json(document: object) -> None:
     print_bytes(dumps(document, indent="    "))
 
 
+def print_text(text: str) -> None:
+    """The text and a line feed on standard output."""
+    print_bytes(text.encode("utf-8", "replace"))
+
+
 def print_bytes(document: bytes) -> None:
-    """These bytes and a line feed on standard output."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(document + b"\n")
-    sys.stdout.buffer.flush()
+    """These bytes and a line feed on standard output, at once, so that a failure is known here.
+
+    Raises BrokenPipeError if the reader is gone, CNIError (code 5) for other failures.
+    """
+    rest = document + b"\n"
+    try:
+        while rest:
+            rest = rest[os.write(1, rest) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        cause = (error.strerror or str(error)).lower()
+        raise CNIError(f"failed to write standard output: {cause}", code=IO_FAILURE) from error
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

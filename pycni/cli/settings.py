@@ -61,8 +61,10 @@ def load_network(env: Mapping[str, str], name: str) -> NetworkList:
 def make_runtime(env: Mapping[str, str], cache_dir: str) -> Runtime:
     """The runtime for this environment."""
     from pycni.runtime.chain import Runtime
+    from pycni.runtime.lock import DEFAULT_RUN_DIR
 
-    return Runtime(plugin_path(env), cache_dir, env=env, on_warning=print_note)
+    run_dir = env.get("PYCNI_RUN_DIR") or DEFAULT_RUN_DIR
+    return Runtime(plugin_path(env), cache_dir, run_dir=run_dir, env=env, on_warning=print_note)
 
 
 def netns_path(argument: str) -> str:

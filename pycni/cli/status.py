@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
-import anyio
-
 from pycni.cli import settings
-from pycni.cli.render import add_output_option, print_json
+from pycni.cli.render import add_output_option, print_json, print_text
+from pycni.cli.running import run_until_signal
 from pycni.runtime.cache import DEFAULT_DIR
 
 HELP = "ask a network's plugins whether they are ready"
@@ -24,12 +23,12 @@ def run(args: argparse.Namespace) -> int:
     """Ask the plugins; a list older than the verb is ready unasked."""
     env = dict(os.environ)
     network = settings.load_network(env, args.network)
-    asked = anyio.run(settings.make_runtime(env, DEFAULT_DIR).status, network)
+    asked = run_until_signal(settings.make_runtime(env, DEFAULT_DIR).status, network)
     if args.output == "json":
         print_json({"network": network.name, "ready": True, "asked": asked})
     elif asked:
-        print(f"{network.name}: ready")
+        print_text(f"{network.name}: ready")
     else:
         version = network.cni_version or "0.1.0"
-        print(f"{network.name}: not asked, its cniVersion is {version} and STATUS exists since 1.1.0")
+        print_text(f"{network.name}: not asked, its cniVersion is {version} and STATUS exists since 1.1.0")
     return 0

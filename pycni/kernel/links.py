@@ -39,9 +39,7 @@ RTM_GETLINK: Final = 18
 RTM_SETLINK: Final = 19
 
 IFF_UP: Final = 0x1
-IFF_LOOPBACK: Final = 0x8
 IFF_PROMISC: Final = 0x100
-IFF_LOWER_UP: Final = 0x10000
 
 OPERSTATES: Final = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
 """RFC 2863 states by number, in the words of ip(8) in lower case."""
@@ -55,7 +53,6 @@ _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER: Final = 1
 _BR_VLAN_FILTERING: Final = 7
 _PORT_STATE, _PORT_HAIRPIN, _PORT_LEARNING, _PORT_FLOOD, _PORT_ISOLATED = 1, 4, 8, 9, 33
-_NESTED_FLAG: Final = True
 _SKIP_STATS: Final = 1 << 3  # counters are two thirds of a link's bytes, and nobody here reads them
 
 _LINK_WANTED: Final = frozenset(
@@ -111,17 +108,9 @@ class Link(Record):
         return bool(self.flags & IFF_UP)
 
     @property
-    def has_carrier(self) -> bool:
-        return bool(self.flags & IFF_LOWER_UP)
-
-    @property
     def is_promiscuous(self) -> bool:
         """Whether the administrator asked for it (IFF_PROMISC); compare `promiscuity`."""
         return bool(self.flags & IFF_PROMISC)
-
-    @property
-    def is_loopback(self) -> bool:
-        return bool(self.flags & IFF_LOOPBACK)
 
     @property
     def mac_text(self) -> str:
@@ -246,7 +235,7 @@ def read_link(payload: bytes) -> Link:
     info = read_attributes(found[_LINKINFO], 0, _INFO_WANTED) if _LINKINFO in found else {}
     kind = read_text(info.get(_KIND))
     is_port = info.get(_SLAVE_KIND, b"").rstrip(b"\0") == b"bridge"
-    state = found.get(_OPERSTATE, b"\0")[0]
+    state = (get(_OPERSTATE) or b"\0")[0]
     return Link(
         index,
         read_text(get(_IFNAME)),
@@ -268,17 +257,13 @@ def read_link(payload: bytes) -> Link:
 
 
 def _read_port(data: bytes) -> Port:
-    found = read_attributes(data, 0, _PORT_WANTED)
-
-    def byte(kind: int) -> int:
-        return found.get(kind, b"\0")[0]
-
+    get = read_attributes(data, 0, _PORT_WANTED).get
     return Port(
-        bool(byte(_PORT_HAIRPIN)),
-        bool(byte(_PORT_ISOLATED)),
-        bool(byte(_PORT_LEARNING)),
-        bool(byte(_PORT_FLOOD)),
-        byte(_PORT_STATE),
+        get(_PORT_HAIRPIN) == b"\1",
+        get(_PORT_ISOLATED) == b"\1",
+        get(_PORT_LEARNING) == b"\1",
+        get(_PORT_FLOOD) == b"\1",
+        (get(_PORT_STATE) or b"\0")[0],
     )
 
 

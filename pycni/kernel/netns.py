@@ -39,15 +39,15 @@ def identity(namespace: int | str) -> tuple[int, int]:
 
 
 def is_network_namespace(fd: int) -> bool:
-    """Whether an open descriptor is one of a network namespace."""
+    """Whether this is an open descriptor of a network namespace."""
     try:
         return ioctl(fd, _NS_GET_NSTYPE) == CLONE_NEWNET
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a negative number
         return False
 
 
 def check_namespace(fd: int, path: str) -> None:
-    """Raises CNIError `failed to open netns … unknown FS magic` unless `fd` is a network namespace."""
+    """Raises CNIError `unknown FS magic on …` unless `fd` is a network namespace."""
     if not is_network_namespace(fd):
         raise _no_namespace(path)
 
@@ -79,7 +79,7 @@ def open_failure(path: str, error: OSError | ValueError) -> CNIError:
     if isinstance(error, FileNotFoundError):
         return SandboxMissing(path)
     return CNIError(
-        f'failed to open netns "{path}": failed to Statfs "{path}": {_reason(error)}',
+        f'failed to Statfs "{path}": {_reason(error)}',
         "CNI_NETNS must be the path of the sandbox's network namespace",
     )
 
@@ -159,7 +159,7 @@ else:
 
 def _no_namespace(path: str) -> CNIError:
     return CNIError(
-        f'failed to open netns "{path}": unknown FS magic on "{path}": not a network namespace',
+        f'unknown FS magic on "{path}": not a network namespace',
         "CNI_NETNS must be the path of the sandbox's network namespace",
     )
 

@@ -120,7 +120,8 @@ def new_address(index: int, cidr: CIDR, *, nodad: bool = False) -> bytes:
 
     IPv4 gets the broadcast address of its network if the prefix leaves room for one (30 bits or fewer).
     """
-    return message(RTM_NEWADDR, CREATE_NEW, *_address(index, cidr, IFA_F_NODAD if nodad else 0))
+    flags = IFA_F_NODAD if nodad and cidr.family == IPV6 else 0
+    return message(RTM_NEWADDR, CREATE_NEW, *_address(index, cidr, flags))
 
 
 def del_address(index: int, cidr: CIDR) -> bytes:

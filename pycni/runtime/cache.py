@@ -84,7 +84,7 @@ def decode(raw: bytes) -> Entry:
         members = Members(value)
         if members.raw("kind") != KIND:
             return Entry("", "", "", result=value)
-        result = members.raw("result") or {}
+        result = {} if members.raw("result") is None else members.raw("result")
         if not isinstance(result, dict):
             raise ValueError("its result is not an object")
         capability_args = members.raw("capabilityArgs")
@@ -98,7 +98,7 @@ def decode(raw: bytes) -> Entry:
             config=binascii.a2b_base64(members.string("config"), strict_mode=True),
             result=result,
         )
-    except ValueError as error:
+    except (ValueError, CNIError) as error:
         raise CNIError(f"broken cache file: {error}") from None
 
 
@@ -118,7 +118,7 @@ def _sorted(value: JSON) -> JSON:
 
 
 class Cache:
-    """The cache files below one directory. All methods block, and raise CNIError (code 5) for I/O failures."""
+    """The cache files below one directory. All methods block and raise CNIError (code 5) for I/O failures."""
 
     def __init__(self, directory: str = DEFAULT_DIR) -> None:
         self.directory = directory

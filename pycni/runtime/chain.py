@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from anyio import to_thread
@@ -62,9 +63,10 @@ def _print_to_stderr(text: bytes) -> None:
 class Runtime:
     """The runtime's side of the contract on one node.
 
-    `path` is CNI_PATH; relative elements count from the working directory. `env` is what plugins inherit
-    (default: this process's). `on_stderr` gets what a plugin wrote there, after its end. `on_warning` gets a
-    sentence about what was passed over. Methods raise CNIError; plugins' own errors keep code and details.
+    `path` is CNI_PATH; relative elements count from the working directory. `run_dir` holds the lock that
+    lets one program at a time work on an attachment. `env` is what plugins inherit (default: this
+    process's). `on_stderr` gets what a plugin wrote there, after its end; `on_warning` a sentence about what
+    was passed over. Methods raise CNIError; plugins' own errors keep their code and details.
     """
 
     def __init__(
@@ -86,7 +88,11 @@ class Runtime:
 
     def find(self, plugin: str) -> str:
         """The executable of a plugin type; raises CNIError (999) `failed to find plugin …`. Blocking."""
-        return delegate.find_plugin(plugin, self.path, os.getcwd())
+        try:
+            here = os.getcwd()
+        except OSError:  # it was removed; absolute elements still work
+            here = ""
+        return delegate.find_plugin(plugin, self.path, here)
 
     async def add(self, network: NetworkList, attachment: Attachment) -> Result:
         """ADD in the list's order; the last plugin's result, in the version in which it answered.
@@ -96,30 +102,16 @@ class Runtime:
         names, a missing executable, or a cache file's name that is too long or another attachment's.
         """
         check_names(network.name, attachment)
-        key = network.name, attachment.container_id, attachment.ifname
-        await to_thread.run_sync(self.cache.check_free, *key)
+        if not network.plugins:
+            raise CNIError("no plugins in list", f"network {network.name}", code=INVALID_NETWORK_CONFIG)
         for plugin in network.plugins:
             try:
                 self.find(plugin.type)
             except CNIError as error:
                 raise _stopped(plugin, "ADD", error, ()) from error
-        result: Result | None = None
-        ran: tuple[str, ...] = ()
-        for plugin in network.plugins:
-            try:
-                result = await self._add_one(network, plugin, attachment, result)
-            except CNIError as error:
-                raise _stopped(plugin, "ADD", error, ran) from error
-            ran += (plugin.type,)
-        if result is None:
-            raise CNIError("no plugins in list", f"network {network.name}", code=INVALID_NETWORK_CONFIG)
-        entry = _remember(network, attachment, result)
-        try:
-            await to_thread.run_sync(self.cache.write, entry)
-        except CNIError as error:
-            text = f'failed to set network "{network.name}" cached result: {error.msg}'
-            raise ChainError(text, error.details, code=error.code, ran=ran) from error
-        return result
+        async with self._held(network, attachment):
+            await to_thread.run_sync(self.cache.check_free, *_key(network, attachment))
+            return await self._add_all(network, attachment)
 
     async def check(self, network: NetworkList, attachment: Attachment) -> None:
         """CHECK in the list's order with the remembered result; the first error ends it and is raised bare.
@@ -137,19 +129,8 @@ class Runtime:
             )
         if network.disable_check:
             return
-        try:
-            injected = await self._prev_result(network, attachment)
-        except CNIError as error:
-            text = f'failed to get network "{network.name}" cached result: {error.msg}'
-            raise CNIError(text, error.details, code=error.code) from error
-        try:
-            for plugin in network.plugins:
-                await self._call("CHECK", network, plugin, attachment, injected)
-        except CNIError as error:
-            if injected:
-                raise
-            missing = f"no cached result of this attachment in {self.cache.results}: was it added from there?"
-            raise CNIError(error.msg, _joined(error.details, missing), code=error.code) from error
+        async with self._held(network, attachment):
+            await self._check_all(network, attachment)
 
     async def delete(self, network: NetworkList, attachment: Attachment) -> None:
         """DEL in reverse order; the first error ends it, and the attachment stays remembered.
@@ -159,15 +140,8 @@ class Runtime:
         """
         check_names(network.name, attachment)
         parse_version(network.cni_version)
-        injected = await self._prev_result_for_delete(network, attachment)
-        ran: tuple[str, ...] = ()
-        for plugin in reversed(network.plugins):
-            try:
-                await self._call("DEL", network, plugin, attachment, injected)
-            except CNIError as error:
-                raise _stopped(plugin, "DEL", error, ran) from error
-            ran += (plugin.type,)
-        await to_thread.run_sync(self.cache.remove, network.name, attachment.container_id, attachment.ifname)
+        async with self._held(network, attachment):
+            await self._delete_all(network, attachment)
 
     async def status(self, network: NetworkList) -> bool:
         """STATUS in the list's order; the first error is raised bare, so that its code survives.
@@ -185,6 +159,59 @@ class Runtime:
         """GC of one plugin, with the attachments that stay under both of their keys."""
         keys = ("cni.dev/valid-attachments", "cni.dev/attachments")
         await self._call("GC", network, plugin, injected=dict.fromkeys(keys, valid))
+
+    @asynccontextmanager
+    async def _held(self, network: NetworkList, attachment: Attachment) -> AsyncIterator[None]:
+        """Alone with the attachment; without a lock, and with a warning, where there can be none."""
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(hold(self.run_dir, *_key(network, attachment)))
+            except OSError as error:
+                self._on_warning(f"going on without a lock, others may interfere: {error}")
+            yield
+
+    async def _add_all(self, network: NetworkList, attachment: Attachment) -> Result:
+        result: Result | None = None
+        ran: tuple[str, ...] = ()
+        for plugin in network.plugins:
+            try:
+                result = await self._add_one(network, plugin, attachment, result)
+            except CNIError as error:
+                raise _stopped(plugin, "ADD", error, ran) from error
+            ran += (plugin.type,)
+        assert result is not None
+        try:
+            await to_thread.run_sync(self.cache.write, _remember(network, attachment, result))
+        except CNIError as error:
+            text = f'failed to set network "{network.name}" cached result: {error.msg}'
+            raise ChainError(text, error.details, code=error.code, ran=ran) from error
+        return result
+
+    async def _check_all(self, network: NetworkList, attachment: Attachment) -> None:
+        try:
+            injected = await self._prev_result(network, attachment)
+        except CNIError as error:
+            text = f'failed to get network "{network.name}" cached result: {error.msg}'
+            raise CNIError(text, error.details, code=error.code) from error
+        try:
+            for plugin in network.plugins:
+                await self._call("CHECK", network, plugin, attachment, injected)
+        except CNIError as error:
+            if injected:
+                raise
+            missing = f"no cached result of this attachment in {self.cache.results}: was it added from there?"
+            raise CNIError(error.msg, _joined(error.details, missing), code=error.code) from error
+
+    async def _delete_all(self, network: NetworkList, attachment: Attachment) -> None:
+        injected = await self._prev_result_for_delete(network, attachment)
+        ran: tuple[str, ...] = ()
+        for plugin in reversed(network.plugins):
+            try:
+                await self._call("DEL", network, plugin, attachment, injected)
+            except CNIError as error:
+                raise _stopped(plugin, "DEL", error, ran) from error
+            ran += (plugin.type,)
+        await to_thread.run_sync(self.cache.remove, *_key(network, attachment))
 
     async def _add_one(
         self, network: NetworkList, plugin: PluginConf, attachment: Attachment, previous: Result | None
@@ -215,8 +242,7 @@ class Runtime:
 
     async def _prev_result(self, network: NetworkList, attachment: Attachment) -> dict[str, JSON]:
         """The remembered result, in the list's version, as what is injected; empty if there is none."""
-        key = network.name, attachment.container_id, attachment.ifname
-        entry = await to_thread.run_sync(self.cache.read, *key)
+        entry = await to_thread.run_sync(self.cache.read, *_key(network, attachment))
         if entry is None:
             return {}
         result = parse_result(dict(entry.result or {}))
@@ -229,9 +255,12 @@ class Runtime:
             return await self._prev_result(network, attachment)
         except CNIError as error:
             self._on_warning(f"deleting without the cached result, which cannot be used: {error}")
-        key = network.name, attachment.container_id, attachment.ifname
-        await to_thread.run_sync(self.cache.remove, *key)
+        await to_thread.run_sync(self.cache.remove, *_key(network, attachment))
         return {}
+
+
+def _key(network: NetworkList, attachment: Attachment) -> tuple[str, str, str]:
+    return network.name, attachment.container_id, attachment.ifname
 
 
 def _remember(network: NetworkList, attachment: Attachment, result: Result) -> Entry:

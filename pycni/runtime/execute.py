@@ -57,12 +57,19 @@ async def execute(path: str, env: Mapping[str, str], stdin: bytes) -> Completed:
 async def _start(path: str, env: Mapping[str, str]) -> Process:
     for _ in range(BUSY_ATTEMPTS - 1):
         try:
-            return await anyio.open_process([path], stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env)
+            return await _open(path, env)
         except OSError as error:
             if error.errno != errno.ETXTBSY:
                 raise
         await anyio.sleep(BUSY_PAUSE)
-    return await anyio.open_process([path], stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env)
+    return await _open(path, env)
+
+
+async def _open(path: str, env: Mapping[str, str]) -> Process:
+    # Cancelled in here, asyncio would kill the plugin, which may already be at work.
+    with anyio.CancelScope(shield=True):
+        process = await anyio.open_process([path], stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env)
+    return process  # noqa: RET504 - inside the block a type checker must assume that the scope swallows
 
 
 async def _feed(stream: ByteSendStream, content: bytes) -> None:

@@ -17,7 +17,6 @@ from pycni.wire.json import kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Final
 
     from pycni.wire.json import JSON
@@ -36,23 +35,21 @@ def parse_result(data: JSON, default_version: str = "") -> Result:
     delegate's answer. Raises CNIError: code 6 for a `null` in a list and for an address or a route without
     its address, else 999, for an unknown version, a wrong type or an address that cannot be read.
     """
-    if not isinstance(data, dict):
-        raise CNIError(f"json: cannot unmarshal {kind(data)} into a result of type object")
-    members = Members(data)
+    members = _object(data)
     version = members.raw("cniVersion")
     if not isinstance(version, str) or not version:
         version = default_version or OLDEST
     return _read(members, version, _shape(version))
 
 
-def parse_as(data: Mapping[str, JSON], version: str) -> Result:
+def parse_as(data: JSON, version: str) -> Result:
     """A result in the shape that `version` belongs to; its own number may be another one of that shape.
 
     An absent or empty number is `version`. Raises like `parse_result`, and CNIError (999) `result type
     supports […]` for a number of another shape.
     """
     shape = _shape(version)
-    members = Members(data)
+    members = _object(data)
     own = members.string("cniVersion") or version
     if own not in shape:
         # The reference's list of the oldest shape starts with an empty number.
@@ -77,6 +74,12 @@ def parse_prev_result(data: JSON, config_version: str) -> Result | None:
         return parse_as(data, config_version)
     except CNIError as error:
         raise CNIError(f"could not parse prevResult: {error.msg}", error.details, code=error.code) from None
+
+
+def _object(data: JSON) -> Members:
+    if not isinstance(data, dict):
+        raise CNIError(f"json: cannot unmarshal {kind(data)} into a result of type object")
+    return Members(data)
 
 
 def _shape(version: str) -> tuple[str, ...]:

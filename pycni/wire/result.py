@@ -60,8 +60,13 @@ def _one_per_family(result: Result, target: str) -> Result:
             "cannot convert: no valid IP addresses",
             f"a result of version {target} must have an address; use cniVersion 0.3.0 or newer",
         )
-    routes = tuple(Route(route.dst, route.gw) for route in result.routes if _label(route) in first)
-    return Result(ips=tuple(first.values()), routes=routes, dns=result.dns)
+    labels = sorted(first)
+    routes = [Route(route.dst, route.gw) for route in result.routes if _label(route) in first]
+    return Result(
+        ips=tuple(first[label] for label in labels),
+        routes=tuple(sorted(routes, key=_label)),
+        dns=result.dns,
+    )
 
 
 def _label(route: Route) -> str:
@@ -107,8 +112,6 @@ def _members(result: Result) -> dict[str, JSON]:
                 gateway=_text(ip.gateway),
                 routes=[_route(route) for route in result.routes if _label(route) == ip.version],
             )
-        # A result of 0.4.0 may have its first "6" before its first "4".
-        members = {key: members[key] for key in ("cniVersion", "ip4", "ip6") if key in members}
     else:
         lists = _present(
             interfaces=[_interface_members(item) for item in result.interfaces],

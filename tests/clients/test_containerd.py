@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support.containerd import Containerd
+from support.containerd import Containerd, Pod
 from support.observe import attachment_leftovers
 
 if TYPE_CHECKING:
@@ -38,13 +39,15 @@ def containerd(host: NetNS, bin_dir: Path, mode: str, tmp_path: Path) -> Iterato
         shutil.rmtree(NETWORKS, ignore_errors=True)
 
 
-def _pod_addresses(pod) -> set[str]:  # type: ignore[no-untyped-def]
+def _pod_addresses(pod: Pod) -> set[str]:
     """Global addresses of eth0 as the pod sees them, without prefix lengths."""
     words = pod.execute("ip", "-o", "address", "show", "dev", "eth0", "scope", "global").split()
-    return {after.split("/")[0] for word, after in zip(words, words[1:], strict=False) if word.startswith("inet")}
+    return {after.split("/")[0] for word, after in itertools.pairwise(words) if word.startswith("inet")}
 
 
-def test_two_pods(containerd: Containerd, host: NetNS, run_dir: Path) -> None:
+def test_two_pods(
+    containerd: Containerd, host: NetNS, run_dir: Path, mode: str, request: pytest.FixtureRequest
+) -> None:
     """Two pods get the addresses that the CRI reports, reach each other, and go without a trace."""
     network = json.loads(CONFLIST.read_text())["name"]
     first, second = pods = containerd.run_pod("first"), containerd.run_pod("second")
@@ -62,6 +65,9 @@ def test_two_pods(containerd: Containerd, host: NetNS, run_dir: Path) -> None:
         pod.stop()  # the kubelet repeats it
         pod.remove()
 
+    if mode == "agent":
+        # For each pod: ADD of loopback, bridge and the chained loopback; three DELs at stop, stop, remove.
+        assert request.getfixturevalue("agent").served() == 2 * (3 + 3 * 3)
     assert attachment_leftovers(host, NETWORKS) == []
     assert [path.name for path in CACHE.iterdir()] == []
     assert list((run_dir / "attachments").glob("*")) == []

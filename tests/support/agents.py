@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ class Agent:
 
     def __init__(self, host: NetNS, run_dir: Path, log: Path) -> None:
         """Start it; raises AssertionError with its log if it does not listen within START_SECONDS."""
+        self.run_dir = run_dir
         self.socket = run_dir / "agent.sock"
         self.log = log
         with log.open("wb") as output:
@@ -58,6 +60,18 @@ class Agent:
     def text(self) -> str:
         """Its log so far."""
         return self.log.read_text(errors="replace")
+
+    def served(self) -> int:
+        """How many calls it has answered; a launcher that fell back to its own process is not among them."""
+        answer = subprocess.run(
+            [PYCNI, "agent", "--run-dir", self.run_dir, "--status"],
+            env=clean_environment(),
+            capture_output=True,
+            check=True,
+            timeout=START_SECONDS,
+        )
+        counts = json.loads(answer.stdout)["counts"]
+        return sum(count for name, count in counts.items() if name.startswith("served: "))
 
     def kill(self) -> None:
         """SIGKILL, as the kernel's out-of-memory killer would."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+
 from support.calls import clean_environment
 from support.images import write_image
 from support.netns import unmount

@@ -36,9 +36,9 @@ def routes(netns: NetNS) -> list[dict[str, Any]]:
     found = []
     for family in (4, 6):
         for route in netns.json("ip", f"-{family}", "-j", "route", "show", "table", "all"):
-            if route.get("type", "unicast") == "unicast" and route.get("table") != "local":
-                if not route["dst"].startswith(("fe80::", "ff00::")):
-                    found.append(_route(family, route))
+            unicast = route.get("type", "unicast") == "unicast" and route.get("table") != "local"
+            if unicast and not route["dst"].startswith(("fe80::", "ff00::")):
+                found.append(_route(family, route))
     return sorted(found, key=json.dumps)
 
 
@@ -71,7 +71,9 @@ def _sysctl(name: str) -> str:
 def nft_rules(netns: NetNS) -> list[dict[str, Any]]:
     """`nft -j list ruleset` without handles and head line."""
     items = netns.json("nft", "-j", "list", "ruleset")
-    return [_without_handle(item) for item in (items or {"nftables": []})["nftables"] if "metainfo" not in item]
+    return [
+        _without_handle(item) for item in (items or {"nftables": []})["nftables"] if "metainfo" not in item
+    ]
 
 
 def _without_handle(item: dict[str, Any]) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def _without_handle(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def nft_comments(netns: NetNS) -> dict[str, str]:
-    """Comments of tables and chains, which nft 1.0.6 prints in its plain text only, by `FAMILY TABLE [CHAIN]`."""
+    """Comments by `FAMILY TABLE [CHAIN]`; nft 1.0.6 prints them in its plain text only."""
     comments: dict[str, str] = {}
     where = table = ""
     for line in netns.run("nft", "list", "ruleset").stdout.decode().splitlines():
@@ -191,8 +193,9 @@ def firewall_state(netns: NetNS) -> dict[str, Any]:
 
 
 def lowest_port_mac(netns: NetNS, bridge: str) -> str:
-    """The MAC that the kernel gives a bridge without an address of its own."""
-    return min(link["address"] for link in links(netns).values() if link.get("master") == bridge)
+    """The MAC that the kernel gives a bridge without an address of its own; empty if it has no port."""
+    ports = [link["address"] for link in links(netns).values() if link.get("master") == bridge]
+    return min(ports, default="")
 
 
 def attachment_leftovers(netns: NetNS, store_folder: Path) -> list[str]:
@@ -213,7 +216,9 @@ def _is_reservation(name: str) -> bool:
 
 def descendants(pid: int) -> list[int]:
     """Living descendants of a process."""
-    listing = subprocess.run(["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, check=True, text=True)
+    listing = subprocess.run(
+        ["ps", "-e", "-o", "pid=,ppid=,stat="], capture_output=True, check=True, text=True
+    )
     parents = {}
     for line in listing.stdout.splitlines():
         child, parent, state = line.split()

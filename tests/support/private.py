@@ -1,8 +1,8 @@
 """A machine inside the machine: what the tests do to links, rules, mounts and CNI folders ends with them.
 
 The test process moves itself into a network and mount namespace of its own. There /run is empty and new (so
-are /run/netns, /run/pycni and the iptables lock), and so are /var/lib/cni, /etc/cni/net.d and /opt/cni/bin. /sys stays the machine's:
-the cgroups are needed, and netlink, not /sys/class/net, says which links there are.
+are /run/netns, /run/pycni and the iptables lock), and so are /var/lib/cni, /etc/cni/net.d and /opt/cni/bin.
+/sys stays the machine's: the cgroups are needed, and netlink, not /sys/class/net, says which links there are.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PrivateNode:
 
     def _outer_state(self) -> dict[str, Any]:
         """What the machine around shows; read with the outer network namespace current."""
-        folders = {}
+        folders: dict[str, list[str] | None] = {}
         for folder in WATCHED:
             try:  # by the outer root directory: after unshare this thread sees other mounts
                 fd = os.open(str(folder)[1:], os.O_RDONLY, dir_fd=self._outer_root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -24,11 +24,16 @@ v4 = st.builds(IP, st.just(4), st.integers(0, (1 << 32) - 1))
 # The text form of pyroute2's side knows IPv4-mapped addresses, which pycni reads as IPv4 elsewhere.
 v6 = st.builds(IP, st.just(6), st.integers(1 << 48, (1 << 128) - 1))
 pairs = st.one_of(
-    st.tuples(st.builds(CIDR, v4, st.integers(0, 32)), v4), st.tuples(st.builds(CIDR, v6, st.integers(0, 128)), v6)
+    st.tuples(st.builds(CIDR, v4, st.integers(0, 32)), v4),
+    st.tuples(st.builds(CIDR, v6, st.integers(0, 128)), v6),
 )
 
+SOME = (CIDR.parse("10.0.0.0/8"), IP.parse("10.0.0.1"))
 
-def encoded(message: ifaddrmsg | rtmsg, kind: int, flags: int, header: dict[str, int], attributes: object) -> bytes:
+
+def encoded(
+    message: ifaddrmsg | rtmsg, kind: int, flags: int, header: dict[str, int], attributes: object
+) -> bytes:
     for field, value in header.items():
         message[field] = value
     message["header"]["type"] = kind
@@ -43,6 +48,8 @@ def text(ip: IP) -> str:
 
 
 @given(pairs, indexes, st.booleans())
+@example((CIDR.parse("10.0.0.1/30"), SOME[1]), 1, False)
+@example((CIDR.parse("10.0.0.1/31"), SOME[1]), 1, False)
 def test_address_requests_are_what_pyroute2_makes(pair: tuple[CIDR, IP], index: int, nodad: bool) -> None:
     """Local and peer address are equal; IPv4 networks of 30 bits or fewer have a broadcast address."""
     cidr, _ = pair
@@ -54,7 +61,9 @@ def test_address_requests_are_what_pyroute2_makes(pair: tuple[CIDR, IP], index: 
     assert routing.new_address(index, cidr, nodad=nodad) == encoded(
         ifaddrmsg(), 20, CREATE_NEW, {**header, "flags": 2 * nodad}, attributes
     )
-    assert routing.del_address(index, cidr) == encoded(ifaddrmsg(), 21, DO, {**header, "flags": 0}, attributes)
+    assert routing.del_address(index, cidr) == encoded(
+        ifaddrmsg(), 21, DO, {**header, "flags": 0}, attributes
+    )
 
 
 @given(
@@ -66,6 +75,8 @@ def test_address_requests_are_what_pyroute2_makes(pair: tuple[CIDR, IP], index: 
     st.none() | st.integers(0, 255),
     st.tuples(st.integers(0, 9000), st.integers(0, 9000)),
 )
+@example(SOME, 1, True, 0, 255, None, (0, 0))
+@example(SOME, 1, True, 0, 256, None, (0, 0))
 def test_route_requests_are_what_pyroute2_makes(
     pair: tuple[CIDR, IP],
     index: int,
@@ -77,7 +88,7 @@ def test_route_requests_are_what_pyroute2_makes(
 ) -> None:
     """Destination always, the rest where given; tables beyond a byte go as an attribute; protocol boot."""
     dst, gateway = pair
-    number = 254 if not table else table
+    number = table if table else 254
     attributes: list[object] = [("RTA_DST", text(dst.ip))]
     if with_gateway:
         attributes.append(("RTA_GATEWAY", text(gateway)))
@@ -172,7 +183,14 @@ def test_a_route_comes_back_as_it_went_in(
         ("RTA_PREFSRC", text(gateway)),
         ("RTA_OIF", oif),
     ]
-    header = {"family": AF[dst.family], "dst_len": dst.prefix, "table": 254, "proto": 2, "scope": 253, "type": 1}
+    header = {
+        "family": AF[dst.family],
+        "dst_len": dst.prefix,
+        "table": 254,
+        "proto": 2,
+        "scope": 253,
+        "type": 1,
+    }
     assert routing.read_route(encoded(rtmsg(), 24, 0, header, attributes)[16:]) == RouteEntry(
         family=dst.family,
         dst=dst,
@@ -194,7 +212,8 @@ def test_a_route_comes_back_as_it_went_in(
 def test_a_multipath_route_has_all_its_ways(hops: list[tuple[IP, int]]) -> None:
     """Each next hop comes with its gateway and its device; the route itself has none."""
     attribute = [
-        {"hops": 0, "oif": oif, "flags": 0, "attrs": [("RTA_GATEWAY", text(gateway))]} for gateway, oif in hops
+        {"hops": 0, "oif": oif, "flags": 0, "attrs": [("RTA_GATEWAY", text(gateway))]}
+        for gateway, oif in hops
     ]
     payload = encoded(rtmsg(), 24, 0, {"family": 10, "table": 254}, [("RTA_MULTIPATH", attribute)])[16:]
     route = routing.read_route(payload)
@@ -213,7 +232,9 @@ def test_other_families_are_passed_over() -> None:
 
 def test_an_ipv4_mapped_address_stays_the_ipv6_address_it_is() -> None:
     """The kernel's tables know no mapped addresses, unlike configs."""
-    payload = encoded(ifaddrmsg(), 20, 0, {"family": 10, "prefixlen": 128}, [("IFA_ADDRESS", "::ffff:1.2.3.4")])[16:]
+    payload = encoded(
+        ifaddrmsg(), 20, 0, {"family": 10, "prefixlen": 128}, [("IFA_ADDRESS", "::ffff:1.2.3.4")]
+    )[16:]
     address = routing.read_address(payload)
     assert address is not None
     assert address.cidr == CIDR(IP(6, 0xFFFF01020304), 128)

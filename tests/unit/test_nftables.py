@@ -122,7 +122,9 @@ def no_library(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_the_library_nft_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same document goes to `nft -j -f -`, the same answers come back."""
     script = tmp_path / "nft"
-    script.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/args\ncat > {tmp_path}/stdin\necho '{json.dumps(LISTING)}'\n")
+    script.write_text(
+        f"#!/bin/sh\necho $@ > {tmp_path}/args\ncat > {tmp_path}/stdin\necho '{json.dumps(LISTING)}'\n"
+    )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert not nftables.in_process()
