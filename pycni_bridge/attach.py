@@ -146,10 +146,11 @@ class Attach:
 
     async def _make_pair(self, done: Transaction, bridge: Link | None) -> tuple[Link, Link]:
         """The bridge and the host side, a port of it; the pod's end is born in the sandbox, down."""
-        done.undo(self._remove_pair)
         for _ in range(_ATTEMPTS):
             if bridge is None:
                 bridge = await self._make_bridge(done)
+            # After the bridge's, so that it is undone before: a bridge with a port is not idle.
+            undo = done.undo(self._remove_pair)
             created, _, found = await self.host.request(
                 (
                     self._pair_request(bridge),
@@ -159,6 +160,7 @@ class Attach:
             )
             if created.errno == 0:
                 return bridge, self._found(found, self.host_name)
+            done.forget(undo)  # what bears the name now is not ours
             if created.errno != errno.ENODEV or await self.host.link(index=bridge.index) is not None:
                 break
             bridge = None

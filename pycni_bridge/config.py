@@ -11,13 +11,13 @@ from pycni.errors import UNSUPPORTED_FIELD, CNIError
 from pycni.names import interface_name_problem
 from pycni.record import Record
 from pycni.types import DNS
+from pycni.wire.config import Members
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
     from pycni.request import Request
-    from pycni.wire.config import Members
 
 PREFIX: Final = "failed to load netconf: "
 KNOWN_ARGS: Final = ("MAC", "IP")
@@ -29,6 +29,8 @@ NFTABLES: Final = "nftables"
 MTU_MIN: Final = 68
 MTU_MAX: Final = 65535
 VLAN_MAX: Final = 4094
+_ADDRESS_SIZES: Final = (6, 8, 20)
+"""Bytes of EUI-48, EUI-64 and InfiniBand addresses: the ones that Go's ParseMAC knows."""
 
 
 class BridgeConfig(Record):
@@ -94,10 +96,11 @@ def parse_config_for_del(request: Request) -> BridgeConfig:
     members = request.members(PREFIX)
 
     def switch(key: str) -> bool:
-        return members.raw(key) not in (None, False)
+        value = members.raw(key)
+        return value is not None and value is not False
 
     bridge, ipam = members.raw("bridge"), members.raw("ipam")
-    ipam_type = ipam.get("type") if isinstance(ipam, dict) else None
+    ipam_type = Members(ipam).raw("type") if isinstance(ipam, dict) else None
     return BridgeConfig(
         bridge=bridge if isinstance(bridge, str) else "cni0",
         ip_masq=switch("ipMasq"),
@@ -147,7 +150,8 @@ def parse_mac(text: str) -> bytes | None:
     separator = next((char for char in ":-." if char in text), ":")
     groups = text.split(separator)
     width = 4 if separator == "." else 2
-    if not all(len(group) == width and _is_hex(group) for group in groups):
+    size = len(groups) * width // 2
+    if size not in _ADDRESS_SIZES or not all(len(group) == width and _is_hex(group) for group in groups):
         raise CNIError(
             f"failed to make veth pair: address {text}: invalid MAC address",
             f'the MAC is "{text}"; write six pairs of hexadecimal digits, as in 02:00:00:00:00:01',

@@ -83,7 +83,8 @@ class HostLocal(Plugin):
             return
         # Whoever began after the first question and had reserved before the look is asked for now.
         freed = await ctx.run(collect, place, living | await _in_flight(request, ctx), suspects)
-        ctx.log(f"host-local: network {request.network}: freed {', '.join(freed)}")
+        if freed:
+            ctx.log(f"host-local: network {request.network}: freed {', '.join(freed)}")
 
     async def status(self, request: Request, ctx: Context) -> None:
         """Raises CNIError: 50 if no address could be given now, 999 for a config that ADD would refuse."""
@@ -118,7 +119,15 @@ def _owner(request: Request) -> Owner:
 
 
 def _absolute(ctx: Context, path: str) -> str:
-    return os.path.join(ctx.caller.cwd, path) if path else ""
+    """`path` as the caller means it; raises CNIError (999) if it counts from a folder that is gone."""
+    if not path or path.startswith("/"):
+        return path
+    if not ctx.caller.cwd:
+        raise CNIError(
+            f"open {path}: no such file or directory",
+            f"{path} is relative, and the directory that the plugin was started in was removed",
+        )
+    return os.path.join(ctx.caller.cwd, path)
 
 
 def _place(request: Request, ctx: Context, data_dir: str) -> Place:

@@ -60,30 +60,28 @@ def _serve(store: Store, view: View, wanted: Wanted, kept: list[Pick]) -> CNIErr
                 for pick in decision.picks:
                     store.remember(pick)
                 return decision.error
-            lost = _write(store, wanted.owner, decision, kept)
+            if _write(store, wanted.owner, decision, kept):
+                return None
         except CNIError as error:
             return error
-        if not lost:
-            return None
-        view.names.add(lost)  # somebody who does not heed the lock was faster
 
 
-def _write(store: Store, owner: Owner, decision: Decision, kept: list[Pick]) -> str:
-    """Reserve the picks, all or none; returns the name of one that somebody else got first, else nothing."""
+def _write(store: Store, owner: Owner, decision: Decision, kept: list[Pick]) -> bool:
+    """Reserve the picks, all or none; False if somebody who does not heed the lock was faster at one."""
     at = 0
     try:
         for pick in decision.picks:
             at = pick.index
             if not store.reserve(pick, owner):
                 _undo(store, owner, kept)
-                return str(pick.ip)
+                return False
             kept.append(pick)
             store.remember(pick)
     except CNIError as error:
         _undo(store, owner, kept)
         msg = f"failed to allocate for range {at}: {error.msg}"
         raise CNIError(msg, error.details, code=error.code) from error
-    return ""
+    return True
 
 
 def _undo(store: Store, owner: Owner, kept: list[Pick]) -> None:

@@ -49,6 +49,7 @@ class Store(LockedFolder):
     def __init__(self, path: str, umask: int) -> None:
         super().__init__(path, umask)
         self._view: View | None = None
+        self._sure = True
 
     @classmethod
     def existing(cls, path: str, umask: int) -> Store | None:
@@ -59,7 +60,7 @@ class Store(LockedFolder):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self._remember_view(kind is None)
+            self._keep_view(kind is None and self._sure)
         finally:
             self.close()
 
@@ -81,17 +82,19 @@ class Store(LockedFolder):
     def reserve(self, pick: Pick, owner: Owner) -> bool:
         """Give the address a file; False if it has one by now. Raises CNIError (999) on an I/O error."""
         name = str(pick.ip)
-        view, self._view = self._view, None  # not to be trusted until the file system has said yes
         try:
             if pick.reuse:
                 remove(name, self.fd)
             made = publish(name, self.fd, owner.content, 0o600 & ~self.umask)
         except OSError as error:
+            self._sure = False
             path = os.path.join(self.path, name)
             raise failure("open", path, error, "the reservation could not be written") from error
-        if made and view is not None:
-            view.add(name, owner)
-            self._view = view
+        if not made:
+            self._sure = False  # somebody does not heed the lock
+            self._seen.names.add(name)
+        else:
+            self._seen.add(name, owner)
         return made
 
     def remember(self, pick: Pick) -> None:
@@ -111,30 +114,32 @@ class Store(LockedFolder):
         except OSError as error:
             path = os.path.join(self.path, name)
             raise failure("open", path, error, "the last reserved address could not be written") from error
-        if self._view is not None:
-            self._view.names.add(name)
-            self._view.last[pick.index] = str(pick.ip)
+        self._seen.names.add(name)
+        self._seen.last[pick.index] = str(pick.ip)
 
     def release(self, name: str, content: bytes) -> bool:
         """Remove a reservation if it still has this trimmed content; False if it has not.
 
         Raises CNIError (999) if it cannot be removed.
         """
-        view, self._view = self._view, None
         held = read_file(name, self.fd)
         if held is None or held.strip() != content:
+            self._sure = False
             return False
         try:
             remove(name, self.fd)
         except OSError as error:
+            self._sure = False
             path = os.path.join(self.path, name)
             raise failure("remove", path, error, "the address stays reserved") from error
-        if view is not None:
-            view.discard(name)
-            self._view = view
+        self._seen.discard(name)
         return True
 
-    def _remember_view(self, good: bool) -> None:
+    @property
+    def _seen(self) -> View:
+        return self._view or self.view()
+
+    def _keep_view(self, good: bool) -> None:
         looked_before = self.path in _REMEMBERED
         _REMEMBERED[self.path] = None
         if good and looked_before and self._view is not None and self._view.complete:

@@ -6,6 +6,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 
 from pycni.execute import execute
@@ -67,7 +68,9 @@ class LoopedOneShot(LoopedContext):
 
     async def execute(self, path: str, env: dict[str, str], stdin: bytes) -> Completed:
         before = bool(self.ended_by)
-        return await self.run(execute, path, env, stdin, lambda: bool(self.ended_by) and not before)
+        completed = await self.run(execute, path, env, stdin, lambda: bool(self.ended_by) and not before)
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return completed
 
 
 def one_shot_with_loop(

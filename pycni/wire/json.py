@@ -88,10 +88,24 @@ def loads(data: bytes | str) -> JSON:
         raise ValueError(f"invalid character {text[at]!r} looking for beginning of value") from None
     except RecursionError:
         raise ValueError("exceeded max depth") from None
+    except SystemError:
+        # Without the `json` package in memory CPython's scanner fails without saying what is wrong.
+        raise ValueError(_complaint(text)) from None
     rest = text[end:].lstrip(_BLANKS)
     if rest:
         raise ValueError(f"invalid character {rest[0]!r} after top-level value")
     return value
+
+
+def _complaint(text: str) -> str:
+    from json import JSONDecodeError
+    from json import loads as decode
+
+    try:
+        decode(text)
+    except JSONDecodeError as error:
+        return str(error)
+    return "invalid JSON"
 
 
 _ESCAPES: Final = {

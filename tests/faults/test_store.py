@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pycni.addresses import CIDR
+from pycni.addresses import CIDR, IP
 from pycni.errors import CNIError
-from pycni_hostlocal import files, lock
+from pycni_hostlocal import lock
+from pycni_hostlocal import store as store_module
 from pycni_hostlocal.allocator import Owner, Pick, Wanted
+from pycni_hostlocal.files import publish_by_name
 from pycni_hostlocal.lock import LockedFolder, lock_holders
 from pycni_hostlocal.ranges import RangeSet, complete_range, complete_set
 from pycni_hostlocal.reservations import Place, collect, give_back, leaked, release, reserve
@@ -179,34 +181,37 @@ def test_a_fault_at_every_step_leaves_no_reservation(
         assert error.details
 
 
+def _die_at(step: int, place: Place) -> None:
+    calls = 0
+
+    def dying(genuine: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls - 1 == step:
+                os._exit(0)
+            return genuine(*args, **kwargs)
+
+        return call
+
+    with Store(place.path, 0o022) as held:
+        for name in ("unlink", "open", "write", "link", "pwrite"):
+            setattr(os, name, dying(getattr(os, name)))
+        publish_by_name("10.0.0.9", held.fd, b"dead\r\neth0", 0o600)
+        held.remember(Pick(0, IP.parse("10.0.0.9"), CIDR.parse("10.0.0.0/24"), IP.parse("10.0.0.1")))
+
+
 @pytest.mark.parametrize("step", range(6))
 def test_a_crash_leaves_nothing_that_del_misses(step: int, place: Place) -> None:
     """A process that dies at any call of a reservation by name leaves only what the next DEL removes."""
     add(place, "first")
     child = os.fork()
     if child == 0:
-        calls = 0
-
-        def dying(name: str) -> Callable[..., Any]:
-            genuine = getattr(os, name)
-
-            def call(*args: Any, **kwargs: Any) -> Any:
-                nonlocal calls
-                calls += 1
-                if calls - 1 == step:
-                    os._exit(0)
-                return genuine(*args, **kwargs)
-
-            return call
-
-        with Store(place.path, 0o022) as held:
-            pick = Pick(0, CIDR.parse("10.0.0.9/24").ip, CIDR.parse("10.0.0.0/24"), DUAL[0].ranges[0].gateway)
-            for name in ("unlink", "open", "write", "link", "pwrite"):
-                setattr(os, name, dying(name))
-            files.publish_by_name("10.0.0.9", held.fd, b"dead\r\neth0", 0o600)
-            held.remember(pick)
-        os._exit(0)
-    os.waitpid(child, 0)
+        try:
+            _die_at(step, place)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     release(place, Owner("dead", "eth0"))
     left = set(files(place))
     assert left == {"lock", "10.0.0.2", "fd00::2", "last_reserved_ip.0", "last_reserved_ip.1"}
@@ -409,3 +414,92 @@ def test_no_process_keeps_a_descriptor(place: Place) -> None:
         add(Place("/proc/none/net", 0o022), "c")
     assert sorted(_descriptors()) == before
     assert lock._QUEUES[place.path].locked() is False
+
+
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows with each reading of the whole folder."""
+    seen: list[int] = []
+    genuine = store_module.look
+    monkeypatch.setattr(store_module, "look", lambda folder: (seen.append(folder), genuine(folder))[1])
+    return seen
+
+
+def test_a_long_lived_process_reads_the_folder_once(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the third request on nothing is read as long as all changes are this process's own."""
+    seen = looks(monkeypatch)
+    for number in range(20):
+        add(place, f"c{number}")
+    for number in range(0, 20, 2):
+        release(place, Owner(f"c{number}", "eth0"))
+    with pytest.raises(CNIError, match="duplicate"):
+        add(place, "c3")
+    assert add(place, "c4") == ["10.0.0.22", "fd00::16"]
+    assert len(seen) == 2
+    assert len(reservations(place)) == 22
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_a_change_of_somebody_else_is_seen_at_once(
+    verb: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However soon after our own change the reference changes the store, the next look takes it in."""
+    seen = looks(monkeypatch)
+    for number in range(8):
+        add(place, f"c{number}")
+        name = f"g{number}" if verb == "ADD" else f"c{number}"
+        process = _reference(place, verb, name)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+        if verb == "ADD":
+            with pytest.raises(CNIError, match="duplicate"):
+                add(place, name)
+        else:
+            assert name.encode() + b"\r\neth0" not in files(place).values()
+            with Store(place.path, 0o022) as held:
+                assert not held.view().held_by(Owner(name, "eth0"))
+    assert len(seen) >= 8
+
+
+def test_a_change_in_the_same_tick_is_seen(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file made right after our own change is not missed where the clock of files ticks once a second."""
+    exact = store_module._stamp
+
+    def coarse(fd: int) -> tuple[int, int, int, int]:
+        device, inode, modified, changed = exact(fd)
+        return device, inode, modified // 10**9, changed // 10**9
+
+    monkeypatch.setattr(store_module, "_stamp", coarse)
+    seen = looks(monkeypatch)
+    for number in range(20):
+        add(place, f"c{number}")
+        stranger = Path(place.path, f"10.0.0.{number + 100}")
+        stranger.write_bytes(b"s\r\neth0")
+        with Store(place.path, 0o022) as held:
+            assert stranger.name in held.view().names
+    assert len(seen) < 40
+
+
+def test_an_edited_reservation_is_not_released(place: Place) -> None:
+    """The owner is read from the file before it is removed, whatever is remembered."""
+    for name in "abc":
+        add(place, name)
+    Path(place.path, "10.0.0.2").write_bytes(b"z\r\neth0")
+    release(place, Owner("a", "eth0"))
+    assert reservations(place)["10.0.0.2"] == b"z\r\neth0"
+    release(place, Owner("z", "eth0"))
+    assert "10.0.0.2" not in reservations(place)
+
+
+def test_one_bad_wish_spares_the_others(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several wishes under one lock each gets its own answer."""
+    stuck = broken("link", errno.EIO, lambda _source, name, **_: name == "10.0.0.3")
+    monkeypatch.setattr(os, "link", stuck)
+    wishes = [Wanted(Owner(name, "eth0"), DUAL) for name in ("a", "b", "a")]
+    kept: list[list[Pick]] = [[], [], []]
+    first, second, third = reserve(place, wishes, kept)
+    assert first is None
+    assert second is not None
+    assert "10.0.0.3: input/output error" in second.msg
+    assert third is not None
+    assert "duplicate" in third.msg
+    assert [[str(pick.ip) for pick in picks] for picks in kept] == [["10.0.0.2", "fd00::2"], [], []]

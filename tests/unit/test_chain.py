@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from typing import TYPE_CHECKING, Any
@@ -512,6 +513,32 @@ def test_many_that_want_one_attachment_take_turns(tmp_path: Path) -> None:
         async with anyio.create_task_group() as tasks:
             for number in range(10):
                 tasks.start_soon(work, number)
+
+    anyio.run(scenario)
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening the file and locking it, its holder may remove it and another one make it anew."""
+    others: list[int] = []
+
+    def flock(fd: int, kind: int) -> None:
+        if not others:
+            (path,) = (tmp_path / "chains").iterdir()
+            path.unlink()
+            others.append(os.open(path, os.O_CREAT | os.O_RDWR))
+            real(others[0], kind)
+        real(fd, kind)
+
+    real = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+    async def scenario() -> None:
+        with pytest.raises(CNIError, match="is being worked on"):
+            async with hold(str(tmp_path), "net1", "cid1", "eth0", patience=0):
+                raise AssertionError("two hold it")
+        os.close(others[0])
 
     anyio.run(scenario)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -187,10 +188,6 @@ def test_non_blocking_streams(mirror: Path) -> None:
     with subprocess.Popen([mirror], env=ENV, stdin=stdin, stdout=stdout) as process:
         os.close(stdin)
         os.close(stdout)
-        with open(f"/proc/{process.pid}/syscall") as syscall:
-            while not syscall.read().startswith("running") and process.poll() is None:
-                syscall.seek(0)
-                break
         with open(to_process, "wb") as writer, open(from_process, "rb") as reader:
             writer.write(config)
             writer.close()
@@ -200,9 +197,9 @@ def test_non_blocking_streams(mirror: Path) -> None:
 
 
 def test_standard_input_that_cannot_be_read(mirror: Path) -> None:
-    """A folder as standard input is code 5."""
-    found = error(through_sh(mirror, "</"))
-    assert (found["code"], found["msg"]) == (5, "error reading from stdin: is a directory")
+    """A standard input that is open for writing only is code 5."""
+    found = error(through_sh(mirror, "0>/dev/null"))
+    assert (found["code"], found["msg"]) == (5, "error reading from stdin: bad file descriptor")
 
 
 def test_huge_standard_input(mirror: Path) -> None:
@@ -210,12 +207,12 @@ def test_huge_standard_input(mirror: Path) -> None:
     with subprocess.Popen([mirror], env=ENV, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        with pytest.raises(BrokenPipeError):
-            for _ in range(2 * STDIN_LIMIT >> 16):
-                os.write(process.stdin.fileno(), b" " * (1 << 16))
+        sent = 0
+        with contextlib.suppress(BrokenPipeError):
+            while sent < 2 * STDIN_LIMIT:
+                sent += os.write(process.stdin.fileno(), b" " * (1 << 16))
+        assert STDIN_LIMIT <= sent < 2 * STDIN_LIMIT
         found = json.loads(process.stdout.read())
-        with pytest.raises(BrokenPipeError):
-            process.stdin.close()
     assert (found["code"], process.returncode) == (5, 1)
     assert str(STDIN_LIMIT) in found["msg"]
 

@@ -36,6 +36,7 @@ class InPlace(Context):
     def __init__(self, cwd: Path, umask: int = 0o022, cut_off: int = -1) -> None:
         self.caller = Caller(os.getpid(), str(cwd), umask, (0, 0))
         self.lines: list[str] = []
+        self.at_work: list[frozenset[tuple[str, str, str]]] = []
         self.shielded = False
         self._cut_off = cut_off
         self._steps = 0
@@ -46,6 +47,9 @@ class InPlace(Context):
         if self._steps - 1 == self._cut_off:
             raise CutOff
         return answer
+
+    async def in_flight(self) -> frozenset[tuple[str, str, str]]:
+        return self.at_work.pop(0) if self.at_work else frozenset()
 
     @contextlib.contextmanager
     def _shield(self) -> Any:
@@ -204,6 +208,14 @@ def test_a_relative_folder_is_the_callers(node: Node, monkeypatch: pytest.Monkey
     monkeypatch.chdir("/")
     node.ok("ADD", "a", node.config("10.0.0.0/24", ipam={"dataDir": "some/where"}))
     assert "some/where/net/10.0.0.2" in node.store
+
+
+def test_a_relative_folder_needs_a_directory(node: Node) -> None:
+    """If the caller's directory was removed, a relative path is an error, not some other folder."""
+    node.ctx.caller = node.ctx.caller.replace(cwd="")
+    for verb in ("ADD", "CHECK", "DEL"):
+        error = node.error(verb, "a", node.config("10.0.0.0/24", ipam={"dataDir": "some/where"}))
+        assert error["msg"] == "open some/where: no such file or directory"
 
 
 def test_networks_are_apart(node: Node) -> None:
@@ -384,6 +396,19 @@ def test_gc_frees_what_has_no_attachment(node: Node) -> None:
     assert kept == {"10.0.0.2", "fd00::2", "10.0.0.50", "10.0.0.53", "other"}
     (line,) = node.ctx.lines
     assert "10.0.0.3" in line
+
+
+def test_gc_spares_requests_at_work(node: Node) -> None:
+    """Whoever is at work when GC begins, or when it is about to remove, keeps its address."""
+    config = node.config("10.0.0.0/24", **{"cni.dev/valid-attachments": []})
+    for owner in ("a", "b", "c"):
+        node.ok("ADD", owner, config)
+    node.ctx.at_work = [
+        frozenset({("net", "a", "eth0"), ("other", "c", "eth0")}),
+        frozenset({("net", "b", "eth0"), ("net", "c", "eth1")}),
+    ]
+    node.ok("GC", "", config)
+    assert {name for name in node.store if name.startswith("net/10.")} == {"net/10.0.0.2", "net/10.0.0.3"}
 
 
 @pytest.mark.parametrize("members", [{}, {"cni.dev/valid-attachments": None}])

@@ -1,0 +1,101 @@
+"""Group commit: whoever waits for a resource is served by the next commit, all in one.
+
+A committer owns one resource. Callers queue; its task takes all that is waiting, commits it as one unit and
+answers each caller. Nobody waits for a timer: with one caller a batch has one item, and while a commit is
+under way the next batch gathers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """A committer's figures: callers waiting now, commits and items so far, the largest commit."""
+
+    waiting: int
+    commits: int
+    items: int
+    largest: int
+
+
+class _Waiter(Generic[Item, Outcome]):
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.done = anyio.Event()
+        self.outcome: Outcome | BaseException | None = None
+
+
+class Committer(Generic[Item, Outcome]):
+    """Gathers items for `commit`, which answers a list of items with as many outcomes.
+
+    An outcome that is an exception is raised in its own caller; an exception out of `commit` itself goes to
+    all of its batch. `limit` items at most go into one commit.
+    """
+
+    def __init__(
+        self, commit: Callable[[list[Item]], Awaitable[list[Outcome | Exception]]], limit: int = 64
+    ) -> None:
+        self._commit = commit
+        self._limit = limit
+        self._queue: deque[_Waiter[Item, Outcome]] = deque()
+        self._news = anyio.Event()
+        self._commits = self._items = self._largest = 0
+
+    def statistics(self) -> Statistics:
+        return Statistics(len(self._queue), self._commits, self._items, self._largest)
+
+    async def submit(self, item: Item) -> Outcome:
+        """The item's outcome. Raises its exception.
+
+        Cancelled while it waits, the item is taken back; once its commit is under way the outcome is waited
+        for, as for any blocking work: what was done must be known to be undone.
+        """
+        waiter: _Waiter[Item, Outcome] = _Waiter(item)
+        self._queue.append(waiter)
+        self._news.set()
+        try:
+            await waiter.done.wait()
+        except BaseException:
+            if waiter in self._queue:
+                self._queue.remove(waiter)
+            else:
+                with anyio.CancelScope(shield=True):
+                    await waiter.done.wait()
+            raise
+        if isinstance(waiter.outcome, BaseException):
+            raise waiter.outcome
+        return waiter.outcome  # type: ignore[return-value]
+
+    async def serve(self) -> None:
+        """Commit what is submitted, until cancelled; several may serve one committer at the same time."""
+        while True:
+            while not self._queue:
+                self._news = anyio.Event()
+                await self._news.wait()
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limit))]
+            self._commits += 1
+            self._items += len(batch)
+            self._largest = max(self._largest, len(batch))
+            with anyio.CancelScope(shield=True):
+                await self._answer(batch)
+
+    async def _answer(self, batch: list[_Waiter[Item, Outcome]]) -> None:
+        try:
+            outcomes = await self._commit([waiter.item for waiter in batch])
+        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+            outcomes = [error] * len(batch)
+        for waiter, outcome in zip(batch, outcomes, strict=True):
+            waiter.outcome = outcome
+            waiter.done.set()

@@ -1,0 +1,169 @@
+"""Bad input: every refused request gets one error object that says what is wrong, and nothing is created."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from bad_input_cases import CASES, Case
+from support import observe
+from support.agents import Agent
+from support.calls import SYSTEM_PATH, Outcome, execute
+from support.golden import Names, merge
+from support.netns import NetNS
+
+from pycni import launcher
+from pycni.delegate import load_plugin
+from pycni.handover import decode_call, encode_environment
+from pycni.install import install, registered_plugins
+from pycni.main import OneShot, drive, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IPAM = {"type": "host-local", "dataDir": "$DATA", "ranges": [[{"subnet": "10.71.0.0/24"}]]}
+GOOD: dict[str, dict[str, Any]] = {
+    "bridge": {"cniVersion": "1.1.0", "name": "badnet", "type": "bridge", "bridge": "badbr0", "ipam": IPAM},
+    "host-local": {"cniVersion": "1.1.0", "name": "badnet", "type": "bridge", "ipam": IPAM},
+    "loopback": {"cniVersion": "1.1.0", "name": "badnet", "type": "loopback"},
+}
+
+
+class Node:
+    """A node that every case of this module must leave as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.host, self.pod, self.taken = NetNS("host-bad"), NetNS("pod-bad"), NetNS("pod-bad-taken")
+        self.folder = folder
+        self.bin_dir, self.run_dir, self.data_dir = (folder / name for name in ("bin", "run", "networks"))
+        for path in (self.bin_dir, self.run_dir, self.data_dir):
+            path.mkdir()
+        install(self.bin_dir, self.run_dir)
+        self.plugins = {plugin.name: load_plugin(plugin.value) for plugin in registered_plugins()}
+        self.names = Names(
+            POD=str(self.pod.path),
+            TAKEN=str(self.taken.path),
+            HOST=str(self.host.path),
+            DATA=str(self.data_dir),
+            BIN=str(self.bin_dir),
+            DIR=str(folder),
+        )
+        self.before = self.state()
+
+    def state(self) -> dict[str, Any]:
+        """Links, addresses and routes of the namespaces as /proc tells them, rules, and all files below."""
+        return {
+            **{netns.name: _kernel(netns) for netns in (self.host, self.pod, self.taken)},
+            "rules": self.host.run("nft", "list", "ruleset").stdout,
+            "files": sorted(str(path) for path in self.folder.rglob("*")),
+        }
+
+    def request(self, case: Case) -> tuple[dict[str, str], bytes]:
+        """Environment and standard input of a case."""
+        config = case.config
+        if isinstance(config, dict):
+            config = json.dumps(self.names.fill(merge(GOOD[case.plugin], config))).encode()
+        usual: dict[str, str | None] = {
+            "PATH": SYSTEM_PATH,
+            "CNI_COMMAND": case.verb,
+            "CNI_CONTAINERID": "pod-one",
+            "CNI_NETNS": "$POD",
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": "$BIN",
+        }
+        env = {name: self.names.fill(value) for name, value in (usual | case.env).items() if value is not None}
+        return env, config
+
+    def in_process(self, case: Case) -> Outcome:
+        """The case as a launcher without agent serves it, without the process."""
+        env, stdin = self.request(case)
+        block = encode_environment(env)
+        with self.host.inside():
+            sandbox, errno = launcher.open_sandbox(block, os.fsencode(env["CNI_COMMAND"]))
+            parts = (block, stdin, launcher.directory(), launcher.numbers(0, errno))
+            call = decode_call(parts, os.getpid(), sandbox)
+            ctx = Quiet(call, str(self.run_dir), [])
+            try:
+                reply = drive(serve(self.plugins[case.plugin], call, ctx))
+            finally:
+                ctx.close()
+                if sandbox >= 0:
+                    os.close(sandbox)
+        return Outcome(reply.status, reply.stdout, reply.stderr + b"".join(ctx.lines))
+
+    def executed(self, case: Case) -> Outcome:
+        env, stdin = self.request(case)
+        return execute(self.host, self.bin_dir / case.plugin, env, stdin).finish()
+
+    def close(self) -> None:
+        for netns in (self.host, self.pod, self.taken):
+            netns.delete()
+
+
+class Quiet(OneShot):
+    """Keeps what is logged."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.lines: list[bytes] = []
+
+    def log(self, text: str) -> None:
+        self.lines.append(text.encode() + b"\n")
+
+
+def _kernel(netns: NetNS) -> dict[str, Any]:
+    with netns.inside():  # thread-self, and it is this thread that moved
+        net = Path("/proc/thread-self/net")
+        links = [line.partition(":")[0].strip() for line in (net / "dev").read_text().splitlines()[2:]]
+        return {"links": links} | {
+            name: (net / name).read_text() for name in ("fib_trie", "route", "if_inet6")
+        }
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    node = Node(tmp_path_factory.mktemp("bad-input"))
+    yield node
+    node.close()
+
+
+def refused(outcome: Outcome) -> dict[str, Any]:
+    """The error object, after the checks that hold for every refused request."""
+    assert outcome.status == 1, outcome
+    error = json.loads(outcome.stdout)
+    assert [key for key in error if key != "details"] == ["code", "msg"]
+    assert type(error["code"]) is int
+    assert isinstance(error["msg"], str)
+    assert error["msg"]
+    assert isinstance(error.get("details", "-"), str)
+    assert error.get("details", "-")
+    assert b"Traceback" not in outcome.stdout
+    assert outcome.stderr == b""
+    text = json.dumps(error, indent=4, ensure_ascii=False)
+    for char in "<>&":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    assert outcome.stdout.decode() == text
+    return dict(error)
+
+
+def judge(node: Node, case: Case, outcome: Outcome) -> None:
+    error = refused(outcome)
+    msg = node.names.fill(case.msg)
+    assert error["code"] == case.code, error
+    if msg.endswith("…"):
+        assert error["msg"].startswith(msg[:-1]), error
+    else:
+        assert error["msg"] == msg, error
+    said = f"{error['msg']}\n{error.get('details', '')}"
+    for text in case.tells:
+        assert node.names.fill(text) in said, error
+    assert node.state() == node.before
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+def test_refused(node: Node, case: Case) -> None:
+    """The request is refused with its code and words, and nothing is created."""
+    judge(node, case, node.in_process(case))
