@@ -52,7 +52,7 @@ def parse_args(text: str, known: tuple[str, ...]) -> dict[str, str]:
     if unknown and not ignore:
         raise CNIError(
             f"ARGS: unknown args [{' '.join(map(quote, unknown))}]",
-            f"known keys are {', '.join(known)}; IgnoreUnknown=1 lets others pass",
+            f"known keys of CNI_ARGS are {', '.join(known)}; IgnoreUnknown=1 lets others pass",
         )
     return values
 

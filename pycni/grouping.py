@@ -33,10 +33,12 @@ class Grouped(Generic[*Ts, T]):
 
     def __init__(
         self,
+        name: str,
         one: Callable[[*Ts], T],
         many: Callable[[list[tuple[Any, ...]]], list[T | Exception]],
         key: Callable[..., Hashable],
     ) -> None:
+        self.name = name
         self._one = one
         self.many = many
         self.key = key

@@ -262,7 +262,7 @@ def _pass_on_signals(sock: Socket) -> None:
         if not _ended_by:
             _ended_by.append(number)
             try:  # noqa: SIM105
-                sock.send(frame(CANCEL))
+                sock.send(frame(CANCEL, number.to_bytes(4, "little")))
             except OSError:
                 pass
 

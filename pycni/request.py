@@ -39,7 +39,6 @@ _REQUIRED: Final = (
     ("CNI_IFNAME", _ATTACHMENT),
     ("CNI_PATH", _ATTACHMENT | {"GC", "STATUS"}),
 )
-_CHECKS: Final = {"CNI_CONTAINERID": check_container_id, "CNI_IFNAME": check_interface_name}
 
 
 class Request(Record):
@@ -122,8 +121,10 @@ def check_environment(env: Mapping[str, str]) -> str:
             value = env.get(name, "")
             if not value:
                 missing.append(name)
-            elif name in _CHECKS:
-                _CHECKS[name](value)
+            elif name == "CNI_CONTAINERID":
+                check_container_id(value)
+            elif name == "CNI_IFNAME":
+                _check_ifname(value)
     if missing:
         raise CNIError(
             f"required env variables [{','.join(missing)}] missing",
@@ -131,6 +132,16 @@ def check_environment(env: Mapping[str, str]) -> str:
             code=INVALID_ENVIRONMENT,
         )
     return verb
+
+
+def _check_ifname(name: str) -> None:
+    try:
+        check_interface_name(name)
+    except CNIError as error:
+        from pycni.cni_args import quote
+
+        told = f"{error.details}; " if error.details else ""
+        raise CNIError(error.msg, f"{told}CNI_IFNAME is {quote(name)}", code=error.code) from None
 
 
 def parse_config(stdin: bytes) -> dict[str, JSON]:

@@ -187,7 +187,7 @@ class Attach:
         return link_alias(request.network, request.container_id, request.ifname)
 
     async def _remove_pair(self) -> None:
-        await self.host.request((del_link(name=self.host_name),))
+        await self.host.remove(name=self.host_name)
 
     async def _make_bridge(self, done: Transaction) -> Link:
         config = self.config

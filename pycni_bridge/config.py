@@ -7,7 +7,7 @@ config alone is refused here, before anything is touched.
 from __future__ import annotations
 
 from pycni.cni_args import parse_args
-from pycni.errors import UNSUPPORTED_FIELD, CNIError
+from pycni.errors import CNIError
 from pycni.names import interface_name_problem
 from pycni.record import Record
 from pycni.types import DNS
@@ -29,6 +29,8 @@ NFTABLES: Final = "nftables"
 MTU_MIN: Final = 68
 MTU_MAX: Final = 65535
 VLAN_MAX: Final = 4094
+_OWN_NAME: Final = "bridge"
+_PATTERN_PROBLEM: Final = "the kernel would take % for the place of a number"
 _ADDRESS_SIZES: Final = (6, 8, 20)
 """Bytes of EUI-48, EUI-64 and InfiniBand addresses: the ones that Go's ParseMAC knows."""
 
@@ -37,6 +39,7 @@ class BridgeConfig(Record):
     """The config of one call. `mtu` in bytes, 0 means the kernel's default; `mac` is None for a random one.
 
     `ip_masq_backend` is empty where the config leaves the choice to us; `ipam_type` is empty for layer 2.
+    `vlan` is 0 without one; `vlan_trunk` are sorted ids, None where the key is absent.
     """
 
     bridge: str = "cni0"
@@ -55,6 +58,24 @@ class BridgeConfig(Record):
     ipam_type: str = ""
     dns: DNS = DNS()
     mac: bytes | None = None
+    vlan: int = 0
+    vlan_trunk: tuple[int, ...] | None = None
+    preserve_default_vlan: bool = False
+
+    @property
+    def filters_vlans(self) -> bool:
+        """Whether a bridge that is made for this config filters VLANs (an empty trunk asks for it too)."""
+        return bool(self.vlan) or self.vlan_trunk is not None
+
+    @property
+    def joins_vlans(self) -> bool:
+        """Whether the pod's port gets VLANs of its own."""
+        return bool(self.vlan) or bool(self.vlan_trunk)
+
+    @property
+    def gateway_link(self) -> str:
+        """The interface that has the gateway's addresses: the bridge itself, or one in the pods' VLAN."""
+        return f"{self.bridge}.{self.vlan}" if self.vlan else self.bridge
 
     @property
     def masquerades(self) -> bool:
@@ -63,9 +84,11 @@ class BridgeConfig(Record):
 
 
 def parse_config(request: Request) -> BridgeConfig:
-    """The config for ADD and CHECK; raises CNIError (999, or 2 for a field that is not supported)."""
+    """The config for ADD and CHECK; raises CNIError (999)."""
     members = request.members(PREFIX)
-    _check_vlan(members)
+    check_common_types(members)
+    _check_interface_name(request.ifname)
+    vlan, trunk = _vlan(members), _trunk(members)  # refused before CNI_ARGS, as by the reference
     config = BridgeConfig(
         bridge=members.string("bridge", "cni0"),
         is_gateway=members.boolean("isGateway") or members.boolean("isDefaultGateway"),
@@ -82,7 +105,10 @@ def parse_config(request: Request) -> BridgeConfig:
         port_isolation=members.boolean("portIsolation"),
         ipam_type=_ipam_type(members),
         dns=_dns(members),
-        mac=parse_mac(_mac_text(request, members)),
+        mac=_mac(request, members),
+        vlan=vlan,
+        vlan_trunk=trunk,
+        preserve_default_vlan=members.boolean("preserveDefaultVlan"),
     )
     _check_consistency(config)
     return config
@@ -109,9 +135,24 @@ def parse_config_for_del(request: Request) -> BridgeConfig:
     )
 
 
+def check_common_types(members: Members) -> None:
+    """The members that every plugin's config may have and that this one does not read; raises CNIError."""
+    members.string("type")
+    capabilities = members.object("capabilities")
+    for key in capabilities.keys() if capabilities is not None else ():
+        capabilities.boolean(key)
+    members.object("prevResult")
+
+
 def _ipam_type(members: Members) -> str:
     ipam = members.object("ipam")
-    return ipam.string("type") if ipam is not None else ""
+    ipam_type = ipam.string("type") if ipam is not None else ""
+    if ipam_type == _OWN_NAME:
+        raise CNIError(
+            f"{PREFIX}{_OWN_NAME} cannot be its own IPAM plugin",
+            f'key "ipam.type" is "{_OWN_NAME}"; name one that gives addresses, such as host-local',
+        )
+    return ipam_type
 
 
 def _dns(members: Members) -> DNS:
@@ -126,18 +167,18 @@ def _dns(members: Members) -> DNS:
     )
 
 
-def _mac_text(request: Request, members: Members) -> str:
-    """CNI_ARGS, then args.cni.mac, then runtimeConfig.mac: the later one wins."""
-    args = parse_args(request.args, KNOWN_ARGS)
-    found = args.get("MAC", "")
+def _mac(request: Request, members: Members) -> bytes | None:
+    """Of CNI_ARGS, args.cni.mac and runtimeConfig.mac the last one that is not empty; None if none is."""
+    found, source = parse_args(request.args, KNOWN_ARGS).get("MAC", ""), "MAC in CNI_ARGS"
     outer = members.object("args")
-    cni = outer.object("cni") if outer is not None else None
-    if cni is not None:
-        found = cni.string("mac") or found
-    runtime = members.object("runtimeConfig")
-    if runtime is not None:
-        found = runtime.string("mac") or found
-    return found
+    for holder in (outer.object("cni") if outer is not None else None, members.object("runtimeConfig")):
+        text = holder.string("mac") if holder is not None else ""
+        if holder is not None and text:
+            found, source = text, f'key "{holder.path("mac")}"'
+    try:
+        return parse_mac(found)
+    except CNIError as error:
+        raise CNIError(error.msg, f"{source}: {error.details}") from None
 
 
 def parse_mac(text: str) -> bytes | None:
@@ -173,39 +214,20 @@ def _is_hex(text: str) -> bool:
     return all(char in "0123456789abcdefABCDEF" for char in text)
 
 
-def _check_vlan(members: Members) -> None:
+def _vlan(members: Members) -> int:
     vlan = members.number("vlan")
     if not 0 <= vlan <= VLAN_MAX:
         raise CNIError(f"invalid VLAN ID {vlan} (must be between 0 and {VLAN_MAX})", f'key "vlan" is {vlan}')
-    for trunk in members.objects("vlanTrunk") or ():
-        _check_trunk(trunk)
-    members.boolean("preserveDefaultVlan")
-    for key in ("vlan", "vlanTrunk", "preserveDefaultVlan"):
-        if members.raw(key):
-            raise CNIError(
-                f'the key "{key}" is not supported yet',
-                f'"{key}" is set; this release of the bridge plugin does not configure VLANs',
-                code=UNSUPPORTED_FIELD,
-            )
+    return vlan
 
 
-def _check_trunk(trunk: Members) -> None:
-    low, high, single = (trunk.integer(key, None) for key in ("minID", "maxID", "id"))
-    for key, value in (("minID", low), ("maxID", high), ("id", single)):
-        if value is not None and not 1 <= value <= VLAN_MAX:
-            raise CNIError(
-                f"incorrect trunk {key} parameter",
-                f'key "{trunk.path(key)}" is {value}; VLAN ids go from 1 to {VLAN_MAX}',
-            )
-    if low is None and high is None:
-        return
-    if low is None or high is None:
-        missing = "minID" if low is None else "maxID"
-        raise CNIError(
-            f"minID and maxID should be configured simultaneously, {missing} is missing", trunk.path(missing)
-        )
-    if low > high:
-        raise CNIError("minID is greater than maxID in trunk parameter", f"minID {low}, maxID {high}")
+def _trunk(members: Members) -> tuple[int, ...] | None:
+    items = members.objects("vlanTrunk")
+    if items is None:
+        return None
+    from pycni_bridge.vlans import trunk_ids
+
+    return trunk_ids(items)
 
 
 def _check_consistency(config: BridgeConfig) -> None:
@@ -230,10 +252,25 @@ def _check_consistency(config: BridgeConfig) -> None:
             f'key "mtu" is {config.mtu}; a veth takes {MTU_MIN} to {MTU_MAX}',
         )
     _check_bridge_name(config.bridge)
+    if config.vlan and config.is_gateway and config.ipam_type:
+        from pycni_bridge.vlans import check_gateway_name
+
+        check_gateway_name(config.gateway_link, config.vlan)
+
+
+def _check_interface_name(ifname: str) -> None:
+    if "%" in ifname:
+        raise CNIError(
+            "failed to make veth pair: invalid argument", f'CNI_IFNAME is "{ifname}": {_PATTERN_PROBLEM}'
+        )
 
 
 def _check_bridge_name(name: str) -> None:
     problem = interface_name_problem(name)
+    if problem is None and "%" in name:
+        problem = _PATTERN_PROBLEM, ""
+    if problem is None and "\0" in name:
+        problem = "interface name contains a NUL", ""
     if problem is None:
         return
     reason = "invalid argument"

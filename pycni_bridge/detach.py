@@ -79,16 +79,14 @@ def _prev_result(request: Request) -> Result | None:
 
 async def _remove_link(request: Request, ctx: Context, prev: Result | None) -> None:
     host = ctx.host()
-    (answer,) = await host.request(
-        (del_link(name=host_veth(request.network, request.container_id, request.ifname)),)
-    )
+    answer = await host.remove(name=host_veth(request.network, request.container_id, request.ifname))
     if answer.ok:
         return
     check((answer,), "failed to delete the host side", allow=(errno.ENODEV,))
     link = await _foreign_host_side(request, ctx, prev)
     if link is not None:
-        answers = await host.request((del_link(index=link.index),))
-        check(answers, f'failed to delete "{link.name}"', allow=(errno.ENODEV,))
+        answer = await host.remove(index=link.index)
+        check((answer,), f'failed to delete "{link.name}"', allow=(errno.ENODEV,))
 
 
 async def _foreign_host_side(request: Request, ctx: Context, prev: Result | None) -> Link | None:

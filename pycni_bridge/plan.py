@@ -26,7 +26,7 @@ SCOPE_LINK: Final = 253
 
 
 class GatewayPlan(Record):
-    """Changes to the bridge's own addresses."""
+    """Changes to the addresses of the gateway's interface: the bridge, or one in the pods' VLAN."""
 
     add: tuple[CIDR, ...] = ()
     delete: tuple[CIDR, ...] = ()
@@ -79,7 +79,7 @@ def _default_routes(ips: Sequence[IPConfig], routes: tuple[Route, ...]) -> tuple
 
 
 def gateway_addresses(config: BridgeConfig, result: Result) -> tuple[CIDR, ...]:
-    """The addresses that the bridge shall have: each gateway with its pod address' prefix length."""
+    """What the gateway's interface shall have: each gateway with its pod address' prefix length."""
     if not config.is_gateway:
         return ()
     wanted: list[CIDR] = []
@@ -92,9 +92,9 @@ def gateway_addresses(config: BridgeConfig, result: Result) -> tuple[CIDR, ...]:
 
 
 def plan_gateways(config: BridgeConfig, wanted: Sequence[CIDR], existing: Iterable[CIDR]) -> GatewayPlan:
-    """Which addresses to add to the bridge and, with forceAddress, which to take from it.
+    """Which addresses to add to the gateway's interface and, with forceAddress, which to take from it.
 
-    A bridge may have one IPv4 network at a time and IPv6 networks that do not overlap (the reference's
+    It may have one IPv4 network at a time and IPv6 networks that do not overlap (the reference's
     rule); several gateways of one attachment never conflict with each other. Raises CNIError (999) with the
     reference's text if an address is in the way and forceAddress is off.
     """
@@ -105,14 +105,24 @@ def plan_gateways(config: BridgeConfig, wanted: Sequence[CIDR], existing: Iterab
         for address in present:
             if address not in wanted and address not in in_the_way and _conflict(gateway, address):
                 if not config.force_address:
-                    raise CNIError(
-                        f'failed to set bridge addr: "{config.bridge}" already has an IP address '
-                        f"different from {gateway}",
-                        f'"{config.bridge}" has {address}; set "forceAddress": true to replace it, use another '
-                        "bridge, or delete the bridge when no pod uses it any more",
-                    )
+                    raise _refused(config, gateway, address)
                 in_the_way.append(address)
     return GatewayPlan(missing, tuple(in_the_way))
+
+
+def gateway_prefix(config: BridgeConfig) -> str:
+    """How messages about the gateway's addresses open."""
+    return "failed to set vlan interface for bridge with addr: " if config.vlan else "failed to set bridge addr: "
+
+
+def _refused(config: BridgeConfig, gateway: CIDR, address: CIDR) -> CNIError:
+    name = config.gateway_link
+    way_out = f"delete {name}" if config.vlan else "use another bridge, or delete the bridge"
+    return CNIError(
+        f'{gateway_prefix(config)}"{name}" already has an IP address different from {gateway}',
+        f'"{name}" has {address}; set "forceAddress": true to replace it, {way_out} '
+        "when no pod uses it any more",
+    )
 
 
 def _conflict(gateway: CIDR, address: CIDR) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pycni.addresses import IPV6
 from pycni.kernel.messages import del_address, new_address, new_route, set_link, set_port
 from pycni.kernel.namespace import Setting
-from pycni_bridge.plan import kernel_routes
+from pycni_bridge.plan import gateway_prefix, kernel_routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,9 +76,17 @@ def pod_settings(config: BridgeConfig, ifname: str, *, ipv6: bool) -> list[Setti
 
 
 def host_steps(
-    config: BridgeConfig, bridge: Link, host_side: Link, gateways: tuple[CIDR, ...], changes: GatewayPlan
+    config: BridgeConfig,
+    bridge: Link,
+    host_side: Link,
+    gateways: tuple[CIDR, ...],
+    changes: GatewayPlan,
+    gateway: Link | None = None,
 ) -> list[Step]:
-    """Router advertisements off, port flags, gateway addresses, forwarding: only what differs is written."""
+    """Router advertisements off, port flags, gateway addresses, forwarding: only what differs is written.
+
+    `gateway` is the interface that bears the addresses, None for the bridge.
+    """
     steps: list[Step] = [
         (Setting(f"net/ipv6/conf/{name}/accept_ra", "0"), f"failed to set accept_ra of {name}")
         for name in (bridge.name, host_side.name)
@@ -89,22 +97,29 @@ def host_steps(
     if not bridge.is_up or (config.promisc_mode and not bridge.is_promiscuous):
         request = set_link(bridge.index, up=True, promisc=True if config.promisc_mode else None)
         steps.append((request, f'failed to set "{bridge.name}" up'))
-    steps += [
-        (del_address(bridge.index, old), f'could not remove IP address from "{bridge.name}"')
-        for old in changes.delete
-    ]
-    steps += [
-        (new_address(bridge.index, new, nodad=True), f'could not add IP address {new} to "{bridge.name}"')
-        for new in changes.add
-    ]
-    if changes.add:
-        # A bridge with an address keeps its MAC; one that follows its ports would cut its pods' neighbours off.
-        steps.append((set_link(bridge.index, mac=bridge.mac), "could not set bridge's mac"))
+    steps += _address_steps(gateway or bridge, changes, gateway_prefix(config) if gateway else "")
+    if changes.add and gateway is None:
+        # A bridge with an address keeps its MAC, or its pods' neighbour entries would go stale. One whose last
+        # port is gone shows the MAC zero; by now it has that of its only port.
+        mac = bridge.mac if any(bridge.mac) else host_side.mac
+        steps.append((set_link(bridge.index, mac=mac), "could not set bridge's mac"))
     steps += [
         (Setting(name, "1", required=True), "failed to enable forwarding")
         for name in forwarding_names(gateways)
     ]
     return steps
+
+
+def _address_steps(link: Link, changes: GatewayPlan, prefix: str) -> list[Step]:
+    removals: list[Step] = [
+        (del_address(link.index, old), f'{prefix}could not remove IP address from "{link.name}"')
+        for old in changes.delete
+    ]
+    additions: list[Step] = [
+        (new_address(link.index, new, nodad=True), f'{prefix}could not add IP address {new} to "{link.name}"')
+        for new in changes.add
+    ]
+    return removals + additions
 
 
 def forwarding_names(gateways: tuple[CIDR, ...]) -> list[str]:

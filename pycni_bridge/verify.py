@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from pycni.addresses import CIDR, IPV4
 from pycni.record import Record
+from pycni_bridge.plan import kernel_routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def _bridge(expected: Expected, seen: Observed) -> Iterator[Finding]:
     wanted, there = expected.config.promisc_mode, link.is_promiscuous
     if wanted != there:
         yield Finding(
-            f"Bridge interface {name} configured Promisc Mode {_go_bool(wanted)} doesn't match current state: "
-            f"{_go_bool(there)} ",
+            f"Bridge interface {name} configured Promisc Mode {_go_bool(wanted)} doesn't match current "
+            f"state: {_go_bool(there)} ",
             f"ip link set {name} promisc {'on' if wanted else 'off'}",
         )
     if not link.is_up:
@@ -205,9 +206,7 @@ def _network_route(address: CIDR, seen: Observed) -> bool:
 def _routes(expected: Expected, seen: Observed) -> Iterator[Finding]:
     if seen.pod_link is None:
         return
-    gateways = {entry.address.family: entry.gateway for entry in reversed(expected.prev.ips) if entry.gateway}
-    for route in expected.prev.routes:
-        wanted = route if route.gw is not None else route.replace(gw=gateways.get(route.dst.family))
+    for route, wanted in zip(expected.prev.routes, kernel_routes(expected.prev), strict=True):
         if not any(_matches(route, wanted, entry, seen) for entry in seen.pod_routes):
             yield Finding(
                 f"Expected Route {_go_route(route)} not found in routing table", _route_advice(wanted)

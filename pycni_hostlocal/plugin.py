@@ -7,6 +7,7 @@ import os
 from pycni.addresses import CIDR
 from pycni.context import Transaction
 from pycni.errors import CNIError
+from pycni.grouping import Grouped
 from pycni.skel import Plugin
 from pycni.types import DNS, IPConfig, Result
 from pycni_hostlocal.allocator import Owner, Wanted
@@ -19,6 +20,7 @@ from pycni_hostlocal.reservations import (
     leaked,
     probe,
     release,
+    release_many,
     reserve,
 )
 
@@ -45,7 +47,8 @@ class HostLocal(Plugin):
         async with Transaction(ctx) as done:
             done.undo(lambda: ctx.run(give_back, place, owner, kept))
             wanted = Wanted(owner, config.sets, config.requested)
-            dns = await ctx.run(_reserve, place, wanted, kept, _absolute(ctx, config.resolv_conf))
+            dns = await ctx.run(_dns, _absolute(ctx, config.resolv_conf)) if config.resolv_conf else DNS()
+            await ctx.run(_reserve, place, wanted, kept)
             return _result(config, kept, dns)
 
     async def check(self, request: Request, ctx: Context) -> None:
@@ -69,7 +72,7 @@ class HostLocal(Plugin):
     async def delete(self, request: Request, ctx: Context) -> None:
         """Free the attachment's addresses; a missing one, or a missing store, is success."""
         place = _place(request, ctx, load_data_dir(request))
-        await ctx.run(release, place, _owner(request))
+        await ctx.run(_release, place, _owner(request))
 
     async def gc(self, request: Request, ctx: Context) -> None:
         """Free what belongs to no valid attachment; nothing if the runtime did not say which are valid."""
@@ -97,16 +100,34 @@ async def _in_flight(request: Request, ctx: Context) -> frozenset[tuple[str, str
     return frozenset((name, ifname) for network, name, ifname in every if network == request.network)
 
 
-def _reserve(place: Place, wanted: Wanted, kept: list[Pick], resolv_conf: str) -> DNS:
-    dns = DNS()
-    if resolv_conf:
-        from pycni_hostlocal.resolvconf import read_resolv_conf
+def _dns(resolv_conf: str) -> DNS:
+    if not resolv_conf:
+        return DNS()
+    from pycni_hostlocal.resolvconf import read_resolv_conf
 
-        dns = read_resolv_conf(resolv_conf)
+    return read_resolv_conf(resolv_conf)
+
+
+def _reserve_one(place: Place, wanted: Wanted, kept: list[Pick]) -> None:
     (error,) = reserve(place, [wanted], [kept])
     if error is not None:
         raise error
-    return dns
+
+
+def _reserve_many(calls: list[tuple[Place, Wanted, list[Pick]]]) -> list[None | Exception]:
+    return [*reserve(calls[0][0], [call[1] for call in calls], [call[2] for call in calls])]
+
+
+def _release_many(calls: list[tuple[Place, Owner]]) -> list[None | Exception]:
+    return [*release_many(calls[0][0], [owner for _, owner in calls])]
+
+
+def _same_store(place: Place, *_rest: object) -> Place:
+    return place
+
+
+_reserve = Grouped("reserve", _reserve_one, _reserve_many, _same_store)
+_release = Grouped("release", release, _release_many, _same_store)
 
 
 def _result(config: Config, picks: list[Pick], dns: DNS) -> Result:

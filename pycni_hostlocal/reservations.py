@@ -107,16 +107,34 @@ def release(place: Place, owner: Owner) -> None:
 
     Nothing is created. Goes on past a reservation that cannot be removed, then raises the first error.
     """
+    (error,) = release_many(place, [owner])
+    if error is not None:
+        raise error
+
+
+def release_many(place: Place, owners: list[Owner]) -> list[CNIError | None]:
+    """`release` for many under one lock; the answers are errors or None, in order.
+
+    Raises CNIError if the store cannot be opened or locked.
+    """
     store = Store.existing(place.path, place.umask)
     if store is None:
-        return
+        return [None] * len(owners)
     with store:
-        owners = store.view().owners
-        for content in (owner.content, owner.legacy_content):
-            mine = {name: content for name, held in owners.items() if held == content and address_of(name)}
-            if mine:
+        held = store.view().owners
+        return [_release_owner(store, held, owner) for owner in owners]
+
+
+def _release_owner(store: Store, held: dict[str, bytes], owner: Owner) -> CNIError | None:
+    for content in (owner.content, owner.legacy_content):
+        mine = {name: content for name, holder in held.items() if holder == content and address_of(name)}
+        if mine:
+            try:
                 _release_all(store, mine)
-                return
+            except CNIError as error:
+                return error
+            break
+    return None
 
 
 def _release_all(store: Store, held: dict[str, bytes]) -> list[str]:

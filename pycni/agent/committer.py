@@ -1,6 +1,6 @@
 """Group commit: whoever waits for a resource is served by the next commit, all in one.
 
-A committer owns one resource. Callers queue; its task takes all that is waiting, commits it as one unit and
+A committer owns one resource. Callers queue; a task takes all that is waiting, commits it as one unit and
 answers each caller. Nobody waits for a timer: with one caller a batch has one item, and while a commit is
 under way the next batch gathers.
 """
@@ -9,15 +9,20 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+
+    Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+
+LIMIT = 64
+"""Items in one commit: more would make the first of them wait for too long."""
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,27 @@ class Committer(Generic[Item, Outcome]):
     """Gathers items for `commit`, which answers a list of items with as many outcomes.
 
     An outcome that is an exception is raised in its own caller; an exception out of `commit` itself goes to
-    all of its batch. `limit` items at most go into one commit.
+    all of its batch. `spawn` starts a task that lives until nothing is waiting any more. At most `limit`
+    items go into one commit.
     """
 
     def __init__(
-        self, commit: Callable[[list[Item]], Awaitable[list[Outcome | Exception]]], limit: int = 64
+        self,
+        commit: Callable[[list[Item]], Awaitable[list[Outcome | Exception]]],
+        spawn: Spawn,
+        limit: int = LIMIT,
     ) -> None:
         self._commit = commit
+        self._spawn = spawn
         self._limit = limit
         self._queue: deque[_Waiter[Item, Outcome]] = deque()
-        self._news = anyio.Event()
+        self._serving = False
         self._commits = self._items = self._largest = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits and nothing is under way."""
+        return not self._serving
 
     def statistics(self) -> Statistics:
         return Statistics(len(self._queue), self._commits, self._items, self._largest)
@@ -64,7 +79,9 @@ class Committer(Generic[Item, Outcome]):
         """
         waiter: _Waiter[Item, Outcome] = _Waiter(item)
         self._queue.append(waiter)
-        self._news.set()
+        if not self._serving:
+            self._serving = True
+            self._spawn(self._serve)
         try:
             await waiter.done.wait()
         except BaseException:
@@ -78,20 +95,19 @@ class Committer(Generic[Item, Outcome]):
             raise waiter.outcome
         return waiter.outcome  # type: ignore[return-value]
 
-    async def serve(self) -> None:
-        """Commit what is submitted, until cancelled; several may serve one committer at the same time."""
-        while True:
-            while not self._queue:
-                self._news = anyio.Event()
-                await self._news.wait()
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limit))]
-            self._commits += 1
-            self._items += len(batch)
-            self._largest = max(self._largest, len(batch))
-            with anyio.CancelScope(shield=True):
+    async def _serve(self) -> None:
+        # Shielded: what is in the queue belongs to others than whoever may be cancelled here.
+        with anyio.CancelScope(shield=True):
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limit))]
+                self._commits += 1
+                self._items += len(batch)
+                self._largest = max(self._largest, len(batch))
                 await self._answer(batch)
+            self._serving = False
 
     async def _answer(self, batch: list[_Waiter[Item, Outcome]]) -> None:
+        outcomes: list[Outcome | Exception]
         try:
             outcomes = await self._commit([waiter.item for waiter in batch])
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait

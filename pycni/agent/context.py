@@ -12,14 +12,22 @@ from pycni.agent import protocol
 from pycni.agent.looped import LoopedContext
 from pycni.agent.protocol import number
 from pycni.context import Completed
+from pycni.grouping import Grouped
 from pycni.handover import encode_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar, TypeVarTuple
+
     from pycni.agent.connection import Connection
+    from pycni.agent.groups import Groups
     from pycni.agent.protocol import Frame
     from pycni.handover import Call
-    from pycni.kernel.netlink import NetlinkSocket
+    from pycni.kernel.namespace import Namespace
     from pycni.request import Request
+
+    T = TypeVar("T")
+    Ts = TypeVarTuple("Ts")
 
 
 class AgentContext(LoopedContext):
@@ -31,16 +39,28 @@ class AgentContext(LoopedContext):
         run_dir: str,
         limiter: anyio.CapacityLimiter,
         connection: Connection,
-        host_sockets: list[NetlinkSocket],
+        groups: Groups,
     ) -> None:
         super().__init__(call, run_dir, limiter)
-        self.host_sockets = host_sockets
+        self._groups = groups
         self.request: Request | None = None
+        self.ended_by: list[int] = []
         self._connection = connection
         self._executing = anyio.Lock()
         self._executed: Completed | None = None
         self._news = anyio.Event()
         self._gone = False
+
+    async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
+        if isinstance(work, Grouped):
+            outcome: T = await self._groups.call(work, args)
+            return outcome
+        return await super().run(work, *args)
+
+    def host(self) -> Namespace:
+        if self._host is None:
+            self._host = self._groups.host()
+        return self._host
 
     async def hold(self, request: Request) -> None:
         self.request = request

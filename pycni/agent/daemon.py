@@ -123,9 +123,9 @@ def load_plugins() -> dict[str, tuple[str, SupportsPlugin]]:
 async def _main(
     run_dir: str, plugins: dict[str, tuple[str, SupportsPlugin]], listener: socket.socket
 ) -> None:
-    agent = Agent(run_dir, plugins)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with anyio.create_task_group() as watching:
+            agent = Agent(run_dir, plugins, watching)
             async with anyio.create_task_group() as calls:
                 with anyio.CancelScope() as accepting:
                     watching.start_soon(_end, signals, accepting, calls.cancel_scope)

@@ -11,7 +11,7 @@ One connection serves one call:
     launcher → GO                   only now may the agent begin: a launcher that waited too long is gone
     agent    → EXECUTE path, environment, stdin                (+ fd to hold open), any number of times
     launcher → EXECUTED status, failure, stdout, stderr
-    launcher → CANCEL               at any time after GO: undo, then answer
+    launcher → CANCEL signal        at any time after GO: undo, then answer
     agent    → ANSWER status, stdout, stderr
 
 `ASK` in place of REQUEST is answered by an ANSWER whose stdout is the agent's state as JSON.
@@ -45,7 +45,7 @@ FIELDS: Final[Mapping[int, int]] = {
     EXECUTE: 3,
     EXECUTED: 4,
     ANSWER: 3,
-    CANCEL: 0,
+    CANCEL: 1,
     ASK: 0,
 }
 """How many fields each kind has."""

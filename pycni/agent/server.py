@@ -17,8 +17,9 @@ import anyio
 from pycni.agent import protocol
 from pycni.agent.connection import Connection
 from pycni.agent.context import AgentContext
+from pycni.agent.groups import Groups
 from pycni.agent.looped import THREADS
-from pycni.agent.protocol import Frame, ProtocolError
+from pycni.agent.protocol import Frame, ProtocolError, number
 from pycni.handover import decode_call
 from pycni.install import release
 from pycni.main import cancelled_reply, serve
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from pycni.handover import Call
-    from pycni.kernel.netlink import NetlinkSocket
     from pycni.skel import Reply, SupportsPlugin
 
 log = logging.getLogger("pycni.agent")
@@ -46,7 +46,10 @@ ANSWER_SECONDS: Final = 10.0
 class Agent:
     """The state of the process: what it serves, for whom, and what it counted."""
 
-    def __init__(self, run_dir: str, plugins: dict[str, tuple[str, SupportsPlugin]]) -> None:
+    def __init__(
+        self, run_dir: str, plugins: dict[str, tuple[str, SupportsPlugin]], committing: TaskGroup
+    ) -> None:
+        """`committing` is the task group of the committers; it must outlive every call."""
         self.run_dir = run_dir
         self.counts: Counter[str] = Counter()
         self._plugins = plugins
@@ -54,7 +57,8 @@ class Agent:
         self._started = time.time()
         self._place = (identity("/proc/self/ns/net"), identity("/proc/self/ns/mnt"), identity("/"))
         self._limiter = anyio.CapacityLimiter(THREADS)
-        self._host_sockets: list[NetlinkSocket] = []
+        self._groups = Groups(committing, self._limiter)
+        committing.start_soon(self._groups.watch)
         self._untaken: set[anyio.CancelScope] = set()
         self.working = 0
 
@@ -67,6 +71,7 @@ class Agent:
             "plugins": sorted(self._plugins),
             "working": self.working,
             "counts": dict(sorted(self.counts.items())),
+            "committers": {name: vars(figures) for name, figures in self._groups.statistics().items()},
         }
 
     async def accept(self, listener: socket.socket, calls: TaskGroup) -> None:
@@ -180,7 +185,7 @@ class Agent:
 
     async def _work(self, connection: Connection, plugin: SupportsPlugin, call: Call) -> None:
         started = time.monotonic()
-        ctx = AgentContext(call, self.run_dir, self._limiter, connection, self._host_sockets)
+        ctx = AgentContext(call, self.run_dir, self._limiter, connection, self._groups)
         try:
             reply = ctx.with_log(await self._reply(connection, plugin, call, ctx))
             with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_SECONDS):
@@ -201,7 +206,7 @@ class Agent:
                 except SystemExit as error:  # a plugin must not end the agent
                     reply = error_reply(RuntimeError(f"plugin {plugin.name} called exit({error.code})"))
             if scope.cancelled_caught:
-                reply = cancelled_reply([])
+                reply = cancelled_reply(ctx.ended_by)
                 self.counts["cancelled"] += 1
             listening.cancel_scope.cancel()
         return reply
@@ -213,6 +218,7 @@ class Agent:
                 if frame.kind == protocol.EXECUTED:
                     ctx.executed(frame)
                 elif frame.kind == protocol.CANCEL:
+                    ctx.ended_by.append(number(frame.fields[0]))
                     scope.cancel()
                 else:
                     raise ProtocolError(f"frame {frame.kind} while its call is at work")

@@ -48,7 +48,7 @@ _IFINFO: Final = Struct("=BxHiII")
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _PROTINFO, _TXQLEN = 1, 3, 4, 5, 10, 12, 13
 _OPERSTATE, _LINKINFO, _NET_NS_FD, _EXT_MASK, _PROMISCUITY = 16, 18, 28, 29, 30
 _LINK_NETNSID, _PROP_LIST, _ALT_IFNAME = 37, 52, 53
-_IFALIAS: Final = 20
+_IFALIAS, _GROUP = 20, 27
 _KIND, _DATA, _SLAVE_KIND, _SLAVE_DATA = 1, 2, 4, 5
 _VETH_PEER: Final = 1
 _BR_VLAN_FILTERING: Final = 7
@@ -187,6 +187,27 @@ def set_link(
     if netns_fd is not None:
         parts.append(u32(_NET_NS_FD, netns_fd))
     return message(RTM_SETLINK, DO, _IFINFO.pack(0, 0, index, flags, change), *parts)
+
+
+def set_group(index: int, group: int) -> bytes:
+    """Put a link into a group (a number of 32 bits; every link begins in group 0)."""
+    return message(RTM_SETLINK, DO, _IFINFO.pack(0, 0, index, 0, 0), u32(_GROUP, group))
+
+
+def del_group(group: int) -> bytes:
+    """Remove all links of a group in one transaction; ENODEV if it has none, and none goes if one cannot."""
+    return message(RTM_DELLINK, DO, _up(False), u32(_GROUP, group))
+
+
+def read_group(payload: bytes) -> int:
+    """The group in the payload of an RTM_NEWLINK; for looking through many links quickly."""
+    return read_u32(read_attributes(payload, _IFINFO.size, (_GROUP,)).get(_GROUP))
+
+
+def read_index(payload: bytes) -> int:
+    """The index in the payload of an RTM_NEWLINK or RTM_DELLINK, 0 for a bridge's notice about a port."""
+    family, _type, index, _flags, _change = _IFINFO.unpack_from(payload)
+    return index if family == 0 else 0
 
 
 def set_alias(name: str, alias: str) -> bytes:

@@ -23,6 +23,7 @@ from pycni.kernel.messages import (
     NextHop,
     Port,
     RouteEntry,
+    del_link,
     dump_addresses,
     dump_links,
     dump_routes,
@@ -110,6 +111,14 @@ class Namespace:
     async def request(self, messages: Sequence[bytes]) -> list[Answer]:
         """`perform` for requests alone: as few sends as possible, one answer per request."""
         return await self._run(self._perform, tuple(messages))
+
+    async def remove(self, *, name: str = "", index: int = 0) -> Answer:
+        """Remove one link, a veth's peer with it; the answer's `errno` is ENODEV if there is none.
+
+        The link is gone and its name is free when this returns, though the kernel may still be tidying up.
+        """
+        (answer,) = await self.request((del_link(index, name),))
+        return answer
 
     async def link(self, name: str = "", index: int = 0) -> Link | None:
         """One link by name (or alternative name) or index, None if there is none."""

@@ -50,6 +50,10 @@ class Members:
     def __contains__(self, key: str) -> bool:
         return key.lower() in self._values
 
+    def keys(self) -> tuple[str, ...]:
+        """The members that are there, in lower case."""
+        return tuple(self._values)
+
     def raw(self, key: str) -> JSON:
         """The member as it was parsed, None where absent."""
         return self._values.get(key.lower())

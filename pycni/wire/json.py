@@ -94,7 +94,27 @@ def loads(data: bytes | str) -> JSON:
     rest = text[end:].lstrip(_BLANKS)
     if rest:
         raise ValueError(f"invalid character {rest[0]!r} after top-level value")
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            return _without_surrogates(value)
+        except RecursionError:
+            raise ValueError("exceeded max depth") from None
     return value
+
+
+def _without_surrogates(value: JSON) -> JSON:
+    """Half a surrogate pair (`\\ud800`) is no character, and no file or interface can be called by it."""
+    if isinstance(value, str):
+        return _replaced(value)
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return _object([(_replaced(key), _without_surrogates(item)) for key, item in value.items()])
+    return value
+
+
+def _replaced(text: str) -> str:
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
 
 
 def _complaint(text: str) -> str:
@@ -135,9 +155,7 @@ def _encode(document: str) -> bytes:
     try:
         return document.encode("utf-8")
     except UnicodeEncodeError:  # lone surrogates: what was not UTF-8 in the environment, or `\ud800`
-        return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in document).encode(
-            "utf-8"
-        )
+        return _replaced(document).encode("utf-8")
 
 
 def dumps(value: object, *, indent: str = "", sort_keys: bool = False) -> bytes:
