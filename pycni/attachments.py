@@ -84,15 +84,21 @@ class Hold:
         self.stale = stale
         self._remove = remove
 
+    def forget(self) -> None:
+        """Remove the file, and keep the lock: whatever happens now, nothing is left. Never raises."""
+        if not self._remove:
+            return
+        self._remove = False  # from now on the path may be another request's
+        try:  # noqa: SIM105 - contextlib would cost start-up time
+            os.unlink(self.path)
+        except OSError:
+            pass
+
     def release(self) -> None:
         """Remove the file, then unlock. To be called when the answer is written. Never raises."""
         if self.descriptor < 0:
             return
-        try:
-            if self._remove:
-                os.unlink(self.path)
-        except OSError:
-            pass
+        self.forget()
         os.close(self.descriptor)
         self.descriptor = -1
 

@@ -88,6 +88,9 @@ class Context:
         Raises CNIError (11) if the wait takes too long. Does nothing where nobody else can be at work.
         """
 
+    def forget(self) -> None:
+        """The request has left nothing behind: if its server dies before the answer, nobody need know."""
+
     async def execute(self, path: str, env: dict[str, str], stdin: bytes) -> Completed:
         """Run a foreign executable on the caller's side: its directory, namespaces, cgroup, umask."""
         raise NotImplementedError

@@ -11,8 +11,10 @@ import os
 import stat
 import sys
 
+from pycni.cni_args import quote
 from pycni.errors import UNKNOWN, CNIError
 from pycni.record import Record
+from pycni.wire.config import Members
 from pycni.wire.json import loads
 from pycni.wire.result import parse_result, print_result
 
@@ -119,15 +121,16 @@ def failure(path: str, completed: Completed) -> CNIError:
             members = {}
         if not isinstance(members, dict):
             raise ValueError("json: not an object")
-        code = members.get("code") or 0
-        msg, details = members.get("msg") or "", members.get("details") or ""
-        if not isinstance(code, int) or code < 0 or not isinstance(msg, str) or not isinstance(details, str):
-            raise ValueError("json: code, msg or details of a wrong type")
-    except ValueError as error:
-        said = _quoted(completed.stdout)
-        text = f"netplugin failed but error parsing its diagnostic message {said}: {error}"
+        said = Members(members)
+        code = said.number("code")
+        if code < 0:
+            raise said.error("code", code, "int")
+        return CNIError(said.string("msg"), said.string("details"), code=code)
+    except (ValueError, CNIError) as error:
+        problem = error.msg if isinstance(error, CNIError) else error
+        words = _quoted(completed.stdout)
+        text = f"netplugin failed but error parsing its diagnostic message {words}: {problem}"
         return CNIError(text, path, code=UNKNOWN)
-    return CNIError(msg, details, code=int(code))
 
 
 def success(completed: Completed, config_version: str) -> Result:
@@ -158,8 +161,7 @@ _SIGNALS: Final = {6: "aborted", 9: "killed", 11: "segmentation fault", 13: "bro
 
 
 def _quoted(raw: bytes) -> str:
-    text = raw.decode("utf-8", "replace").replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + text.replace("\n", "\\n").replace("\r", "\\r").replace("\t", "\\t") + '"'
+    return quote(raw.decode("utf-8", "surrogateescape"))
 
 
 class Delegates:

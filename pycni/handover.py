@@ -85,6 +85,10 @@ class CallContext(Context):
         if self.held is not None and self.held.stale:
             self.leftovers = True
 
+    def forget(self) -> None:
+        if self.held is not None:
+            self.held.forget()
+
     async def in_flight(self) -> frozenset[tuple[str, str, str]]:
         from pycni.attachments import in_flight
 

@@ -126,6 +126,8 @@ async def _serve(
     if request.verb == "ADD" and ctx.leftovers:
         await _undo(plugin, request, ctx, "cleaning up after a request that died")
     result = await call(plugin, request, ctx)
+    if request.verb == "DEL":
+        ctx.forget()
     if request.verb != "ADD" or result is None:
         return Reply()
     from pycni.wire.result import print_result

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from pycni.kernel.namespace import Answer, Link, Namespace
     from pycni.request import Request
     from pycni_bridge.config import BridgeConfig
+    from pycni_bridge.steps import Step
+    from pycni_bridge.vlan_gateway import VlanGateway
 
 _ATTEMPTS: Final = 3
 """How often a bridge is looked for again when another ADD's rollback took it away in between."""
@@ -83,6 +85,7 @@ class Attach:
         self.host = ctx.host()
         self.host_name = host_veth(request.network, request.container_id, request.ifname)
         self.pod_mac = self.config.mac or random_mac()
+        self.vlan_gateway: Link | None = None
 
     async def run(self) -> Result:
         """Raises CNIError after having undone whatever was done."""
@@ -95,6 +98,8 @@ class Attach:
             gateways = gateway_addresses(self.config, result)
             changes = await self._gateway_changes(gateways, bridge)
             bridge, host_side = await self._make_pair(done, bridge)
+            if self.config.joins_vlans:
+                await self._join_vlans(bridge, host_side)
             await self._set_up_pod(host_side.peer, result)
             await self._set_up_host(done, bridge, host_side, gateways, changes)
             await self._add_rules(done, result)
@@ -110,7 +115,8 @@ class Attach:
         bridge = self._there(bridge_answer, config.bridge)
         if bridge is not None and bridge.kind != "bridge":
             raise CNIError(
-                f'failed to create bridge "{config.bridge}": "{config.bridge}" already exists but is not a bridge',
+                f'failed to create bridge "{config.bridge}": "{config.bridge}" already exists '
+                "but is not a bridge",
                 f'it is a link of kind "{bridge.kind or "device"}"; set "bridge" to another name',
             )
         if self._there(pod_answer, request.ifname) is not None:
@@ -126,7 +132,8 @@ class Attach:
 
     def _taken(self, details: str) -> CNIError:
         return CNIError(
-            f'container veth name ("{self.request.ifname}") peer provided ("{self.host_name}") already exists',
+            f'container veth name ("{self.request.ifname}") peer provided ("{self.host_name}") '
+            "already exists",
             details,
         )
 
@@ -139,9 +146,12 @@ class Attach:
         return attachment_result(config, await self.ctx.delegate.add(request, config.ipam_type))
 
     async def _gateway_changes(self, gateways: tuple[CIDR, ...], bridge: Link | None) -> GatewayPlan:
-        if not gateways or bridge is None:
+        bearer = bridge
+        if gateways and self.config.vlan:
+            bearer = await self.host.link(name=self.config.gateway_link)
+        if not gateways or bearer is None:
             return GatewayPlan(gateways)
-        existing = await self.host.addresses(index=bridge.index)
+        existing = await self.host.addresses(index=bearer.index)
         return plan_gateways(self.config, gateways, [address.cidr for address in existing])
 
     async def _make_pair(self, done: Transaction, bridge: Link | None) -> tuple[Link, Link]:
@@ -191,18 +201,24 @@ class Attach:
 
     async def _make_bridge(self, done: Transaction) -> Link:
         config = self.config
-        # A gateway's neighbours remember its MAC; without one the bridge follows its ports, as the reference's.
-        mac = random_mac() if config.is_gateway else None
+        # A gateway's neighbours remember its MAC; without one the bridge follows its ports.
+        mac = random_mac() if config.is_gateway and not config.vlan else None
         undo = done.undo(self._remove_idle_bridge)
         created, found = await self.host.request(
-            (new_bridge(config.bridge, mac=mac, mtu=config.mtu, up=True), get_link(name=config.bridge))
+            (
+                new_bridge(
+                    config.bridge, mac=mac, mtu=config.mtu, vlan_filtering=config.filters_vlans, up=True
+                ),
+                get_link(name=config.bridge),
+            )
         )
         if created.errno == errno.EEXIST:
             done.forget(undo)
         elif created.errno:
             raise CNIError(
-                f'failed to create bridge "{config.bridge}": could not add "{config.bridge}": {created.reason}',
-                created.text,
+                f'failed to create bridge "{config.bridge}": could not add "{config.bridge}": '
+                f"{created.reason}",
+                self._vlan_advice(created) if config.filters_vlans else created.text,
             )
         bridge = self._found(found, config.bridge)
         if bridge.kind != "bridge":
@@ -219,8 +235,34 @@ class Attach:
         check((answer,), f'failed to lookup "{name}"')
         return answer.links[0]
 
+    async def _join_vlans(self, bridge: Link, host_side: Link) -> None:
+        """Before the pod's end is up: not a frame of it gets into another VLAN."""
+        from pycni_bridge.vlans import join_steps, port_vlans
+
+        config = self.config
+        ranges = port_vlans(config.vlan, config.vlan_trunk or ())
+        steps = join_steps(host_side.index, host_side.name, ranges, preserve=config.preserve_default_vlan)
+        answers = await self.host.perform([step for step, _ in steps])
+        for answer, (_, what) in zip(answers, steps, strict=True):
+            if not answer.ok:
+                raise CNIError(f"{what}: {answer.reason}", self._vlan_advice(answer))
+        if not bridge.vlan_filtering:
+            self.ctx.log(
+                f"bridge {bridge.name} does not filter VLANs, so those of its ports have no effect: "
+                f"ip link set {bridge.name} type bridge vlan_filtering 1"
+            )
+
+    @staticmethod
+    def _vlan_advice(answer: Answer) -> str:
+        if answer.errno != errno.EOPNOTSUPP:
+            return answer.text
+        return (
+            'the kernel cannot filter VLANs on bridges (CONFIG_BRIDGE_VLAN_FILTERING), which "vlan" and '
+            '"vlanTrunk" need'
+        )
+
     async def _set_up_pod(self, index: int, result: Result) -> None:
-        """Sysctls, then addresses, up and routes: the announcement needs the address before the link is up."""
+        """Sysctls, addresses, up, routes: the announcement needs the address before the link is up."""
         config, ifname = self.config, self.request.ifname
         if not result.ips:
             if not config.disable_container_interface:
@@ -250,8 +292,8 @@ class Attach:
             await self.ctx.sleep(_DAD_PAUSE)
         if await self._host_state() == "up":
             raise CNIError(
-                f'failed to settle addresses for "{ifname}": link {ifname} still has tentative addresses after '
-                f"{_DAD_LOOKS * _DAD_PAUSE:.0f} seconds"
+                f'failed to settle addresses for "{ifname}": link {ifname} still has tentative addresses '
+                f"after {_DAD_LOOKS * _DAD_PAUSE:.0f} seconds"
             )
 
     async def _set_up_host(
@@ -264,20 +306,34 @@ class Attach:
     ) -> None:
         """Port flags, the bridge's own state, gateway addresses and forwarding: only what differs."""
         config = self.config
+        vlan: VlanGateway | None = None
+        steps: list[Step] = []
+        if gateways and config.vlan:
+            from pycni_bridge.vlan_gateway import VlanGateway
+
+            vlan = VlanGateway(config, self.host, bridge, host_side)
+            self.vlan_gateway, steps = await vlan.ensure(done)
         if changes.add or changes.delete:
-            done.undo(lambda: self._restore_gateways(bridge, host_side, changes))
-        steps = host_steps(config, bridge, host_side, gateways, changes)
+            done.undo(lambda: self._restore_gateways(bridge, host_side, changes, vlan))
+        steps += host_steps(config, bridge, host_side, gateways, changes, self.vlan_gateway)
         answers = await self.host.perform([step for step, _ in steps])
         for answer, (_, what) in zip(answers, steps, strict=True):
             # Another ADD may have given the bridge the same address in the meantime.
             check((answer,), what, allow=(errno.EEXIST, errno.EADDRNOTAVAIL))
 
-    async def _restore_gateways(self, bridge: Link, host_side: Link, changes: GatewayPlan) -> None:
-        """Give the bridge its old addresses back, unless other pods rely on the new ones by now."""
-        ports = await self.host.ports(bridge.index)
-        if all(port.index == host_side.index for port in ports):
-            removals = [del_address(bridge.index, address) for address in changes.add]
-            await self.host.request((*removals, *(new_address(bridge.index, old) for old in changes.delete)))
+    async def _restore_gateways(
+        self, bridge: Link, host_side: Link, changes: GatewayPlan, vlan: VlanGateway | None
+    ) -> None:
+        """Give back the old addresses, unless other pods rely on the new ones by now."""
+        bearer = self.vlan_gateway or bridge
+        if vlan is not None:
+            in_use = await vlan.used_by_others(bearer)
+        else:
+            ports = await self.host.ports(bridge.index)
+            in_use = any(port.index != host_side.index for port in ports)
+        if not in_use:
+            removals = [del_address(bearer.index, address) for address in changes.add]
+            await self.host.request((*removals, *(new_address(bearer.index, old) for old in changes.delete)))
 
     async def _add_rules(self, done: Transaction, result: Result) -> None:
         request, config, run = self.request, self.config, self.ctx.run
@@ -307,13 +363,14 @@ class Attach:
                     f"{self.host_name} got no carrier in {sum(_CARRIER_PAUSES):.2f} s",
                 )
             await self.ctx.sleep(pause)
-        return result.replace(
-            interfaces=(
-                Interface(config.bridge, bridge.mac_text),
-                Interface(self.host_name, host_side.mac_text),
-                Interface(request.ifname, self.pod_mac.hex(":"), sandbox=request.netns),
-            )
-        )
+        interfaces = [
+            Interface(config.bridge, bridge.mac_text),
+            Interface(self.host_name, host_side.mac_text),
+            Interface(request.ifname, self.pod_mac.hex(":"), sandbox=request.netns),
+        ]
+        if self.vlan_gateway is not None:
+            interfaces.append(Interface(self.vlan_gateway.name, self.vlan_gateway.mac_text))
+        return result.replace(interfaces=tuple(interfaces))
 
     async def _host_state(self) -> str:
         link = await self.host.link(name=self.host_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pycni.errors import CNIError
 from pycni.kernel import netns
 from pycni.kernel.messages import dump_addresses, dump_routes, get_link
+from pycni.kernel.namespace import check
 from pycni_bridge import masquerade, spoofcheck
 from pycni_bridge.attach import open_sandbox
 from pycni_bridge.config import parse_config
@@ -17,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pycni.context import Context
     from pycni.kernel.namespace import Link, Namespace
+    from pycni.kernel.vlans import VlanRange
     from pycni.request import Request
     from pycni.types import Result
 
@@ -53,21 +55,25 @@ async def _observe(request: Request, ctx: Context, pod: Namespace, expected: Exp
     )
     pod_link = link_answer.links[0] if link_answer.links else None
     index = pod_link.index if pod_link is not None else 0
-    named = {config.bridge, *(item.name for item in prev.interfaces if item.name and not item.sandbox)}
+    named = {
+        config.bridge,
+        config.gateway_link,
+        *(item.name for item in prev.interfaces if item.name and not item.sandbox),
+    }
     links = await _host_links(host, named, pod_link)
-    bridge = links.get(config.bridge)
-    bridge_addresses = (
-        await host.addresses(index=bridge.index) if bridge is not None and expected.gateways else []
-    )
+    gateway = links.get(config.gateway_link) if expected.gateways else None
+    gateway_addresses = await host.addresses(index=gateway.index) if gateway is not None else []
     names = [name for name, _ in expected.sysctls]
     return Observed(
         pod_link=pod_link,
         host_side=_host_side(links, pod_link),
         host_links=links,
-        bridge_addresses=tuple(address.cidr for address in bridge_addresses),
+        gateway_addresses=tuple(address.cidr for address in gateway_addresses),
         pod_addresses=tuple(address for address in address_answer.addresses if address.index == index),
         pod_routes=route_answer.routes,
         sysctls=dict(zip(names, await host.read_sysctls(names) if names else [], strict=True)),
+        gateway_port=await _gateway_port(host, gateway) if config.vlan else None,
+        vlans=await _vlans(host) if config.joins_vlans else {},
         sandboxes=await _sandboxes(ctx, request, prev),
         masquerade=not config.masquerades
         or not await ctx.run(masquerade.unmasqueraded, masquerade_of(request, prev)),
@@ -82,6 +88,22 @@ async def _host_links(host: Namespace, names: set[str], pod_link: Link | None) -
     if pod_link is not None and pod_link.peer:
         requests.append(get_link(index=pod_link.peer))
     return {link.name: link for answer in await host.request(requests) for link in answer.links}
+
+
+async def _gateway_port(host: Namespace, gateway: Link | None) -> Link | None:
+    """The port that ties a VLAN's gateway to the bridge; None if the gateway is no veth pair on the host."""
+    if gateway is None or gateway.kind != "veth" or gateway.peer_netnsid is not None:
+        return None
+    return await host.link(index=gateway.peer)
+
+
+async def _vlans(host: Namespace) -> dict[int, tuple[VlanRange, ...]]:
+    """The VLANs of all bridge ports, by index; empty where the kernel has none."""
+    from pycni.kernel.vlans import dump_vlans, read_vlans
+
+    answers = await host.request((dump_vlans(),))
+    check(answers, "failed to list VLANs")
+    return {index: port.vlans for index, port in read_vlans(answers[0].payloads).items()}
 
 
 def _host_side(links: dict[str, Link], pod_link: Link | None) -> Link | None:

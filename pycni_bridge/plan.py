@@ -64,7 +64,7 @@ def _with_gateway(config: BridgeConfig, entry: IPConfig) -> IPConfig:
 
 
 def _default_routes(ips: Sequence[IPConfig], routes: tuple[Route, ...]) -> tuple[Route, ...]:
-    """One default route per family: the IPAM's own (with the gateway filled in if it has none), or a new one."""
+    """One default route per family: the IPAM's own (with the gateway filled in if it has none), or ours."""
     decided = list(routes)
     for entry in ips:
         if entry.gateway is None:
@@ -112,7 +112,11 @@ def plan_gateways(config: BridgeConfig, wanted: Sequence[CIDR], existing: Iterab
 
 def gateway_prefix(config: BridgeConfig) -> str:
     """How messages about the gateway's addresses open."""
-    return "failed to set vlan interface for bridge with addr: " if config.vlan else "failed to set bridge addr: "
+    return (
+        "failed to set vlan interface for bridge with addr: "
+        if config.vlan
+        else "failed to set bridge addr: "
+    )
 
 
 def _refused(config: BridgeConfig, gateway: CIDR, address: CIDR) -> CNIError:

@@ -42,13 +42,14 @@ class Bridge(Plugin):
         await collect(request, ctx)
 
     async def status(self, request: Request, ctx: Context) -> None:
-        """Ready if the config can be read and the IPAM is; an IPAM that cannot be found is code 50."""
-        ipam = request.members("failed to load netconf: ").object("ipam")
-        ipam_type = ipam.string("type") if ipam is not None else ""
-        if not ipam_type:
+        """Ready if ADD would take the config and the IPAM is ready; one that cannot be found is code 50."""
+        from pycni_bridge.config import parse_config
+
+        config = parse_config(request)
+        if not config.ipam_type:
             return
         try:
-            await ctx.delegate.status(request, ipam_type)
+            await ctx.delegate.status(request, config.ipam_type)
         except CNIError as error:
             if error.msg.startswith("failed to find plugin"):
                 raise CNIError(error.msg, error.details, code=NOT_AVAILABLE) from None

@@ -99,8 +99,8 @@ def host_steps(
         steps.append((request, f'failed to set "{bridge.name}" up'))
     steps += _address_steps(gateway or bridge, changes, gateway_prefix(config) if gateway else "")
     if changes.add and gateway is None:
-        # A bridge with an address keeps its MAC, or its pods' neighbour entries would go stale. One whose last
-        # port is gone shows the MAC zero; by now it has that of its only port.
+        # A bridge with an address keeps its MAC, or its pods' neighbour entries would go stale. One whose
+        # last port is gone shows the MAC zero; by now it has that of its only port.
         mac = bridge.mac if any(bridge.mac) else host_side.mac
         steps.append((set_link(bridge.index, mac=mac), "could not set bridge's mac"))
     steps += [

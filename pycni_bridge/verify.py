@@ -14,14 +14,16 @@ from pycni_bridge.plan import kernel_routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import Final
 
     from pycni.kernel.namespace import Address, Link, RouteEntry
+    from pycni.kernel.vlans import VlanRange
     from pycni.types import Interface, Result, Route
     from pycni_bridge.config import BridgeConfig
 
 TABLE_MAIN: Final = 254
+NO_VLANS: Final[Mapping[int, tuple[VlanRange, ...]]] = {}
 
 
 class Finding(Record):
@@ -34,21 +36,24 @@ class Finding(Record):
 class Observed(Record):
     """What was seen of one attachment; `sandboxes` are the spellings of paths that lead to CNI_NETNS.
 
-    `host_links` holds the bridge, the host side and every link that prevResult names on the host, by name.
-    `sysctls` holds the forwarding switches that matter. `masquerade` and `spoof_check` say whether the rules
-    that the config asks for are there.
+    `host_links` holds the bridge, the host side, the gateway's interface and every link that prevResult names
+    on the host, by name. `sysctls` holds the forwarding switches that matter. `masquerade` and `spoof_check`
+    say whether the rules that the config asks for are there. `vlans` holds those of bridge ports, by index,
+    and `gateway_port` is the port of a VLAN's gateway, if the config has VLANs.
     """
 
     pod_link: Link | None
     host_side: Link | None
     host_links: dict[str, Link]
-    bridge_addresses: tuple[CIDR, ...]
+    gateway_addresses: tuple[CIDR, ...]
     pod_addresses: tuple[Address, ...]
     pod_routes: tuple[RouteEntry, ...]
     sysctls: dict[str, str | None]
     sandboxes: frozenset[str]
     masquerade: bool = True
     spoof_check: bool = True
+    gateway_port: Link | None = None
+    vlans: Mapping[int, tuple[VlanRange, ...]] = NO_VLANS
 
 
 class Expected(Record):
@@ -68,6 +73,7 @@ def verify(expected: Expected, seen: Observed) -> list[Finding]:
         *_bridge(expected, seen),
         *_pod_link(expected, seen),
         *_host_side(expected, seen),
+        *_vlans(expected, seen),
         *_addresses(expected, seen),
         *_routes(expected, seen),
         *_gateway(expected, seen),
@@ -92,9 +98,11 @@ def _bridge(expected: Expected, seen: Observed) -> Iterator[Finding]:
             f"Interface {name} does not have link type of bridge", f"it is of kind {link.kind or 'none'}"
         )
         return
-    if expected.config.is_gateway and entry.mac and entry.mac.lower() != link.mac_text:
+    config = expected.config
+    # Without an address of its own a bridge follows its ports.
+    if config.is_gateway and not config.vlan and entry.mac and entry.mac.lower() != link.mac_text:
         yield Finding(f"Bridge interface {name} Mac doesn't match: {entry.mac}", f"it is {link.mac_text}")
-    wanted, there = expected.config.promisc_mode, link.is_promiscuous
+    wanted, there = config.promisc_mode, link.is_promiscuous
     if wanted != there:
         yield Finding(
             f"Bridge interface {name} configured Promisc Mode {_go_bool(wanted)} doesn't match current "
@@ -169,6 +177,21 @@ def _port(link: Link, flag: str, wanted: bool) -> Finding:
     return Finding(
         f"Bridge port {link.name} {flag} should be {state}", f"bridge link set dev {link.name} {flag} {state}"
     )
+
+
+def _vlans(expected: Expected, seen: Observed) -> Iterator[Finding]:
+    """The VLANs of the pod's port, and of the port that ties their gateway to the bridge."""
+    config = expected.config
+    if not config.joins_vlans:
+        return
+    from pycni_bridge.vlans import access_vlan, command, missing, port_vlans
+
+    wanted = port_vlans(config.vlan, config.vlan_trunk or ())
+    for port, ranges in ((seen.host_side, wanted), (seen.gateway_port, (access_vlan(config.vlan),))):
+        if port is None or port.index not in seen.vlans:
+            continue  # found above: not a port at all
+        for item in missing(ranges, seen.vlans[port.index]):
+            yield Finding(f"VLAN {item} is not set on port {port.name}", command(port.name, item))
 
 
 def _addresses(expected: Expected, seen: Observed) -> Iterator[Finding]:
@@ -247,13 +270,17 @@ def _go_route(route: Route) -> str:
 
 
 def _gateway(expected: Expected, seen: Observed) -> Iterator[Finding]:
-    bridge = expected.config.bridge
+    name = expected.config.gateway_link
+    place = f"interface {name}" if expected.config.vlan else f"bridge {name}"
     for gateway in expected.gateways:
-        if gateway not in seen.bridge_addresses:
+        if gateway not in seen.gateway_addresses:
             yield Finding(
-                f"Gateway address {gateway} is missing on bridge {bridge}",
-                f"ip addr add {gateway} dev {bridge}",
+                f"Gateway address {gateway} is missing on {place}",
+                f"ip addr add {gateway} dev {name}",
             )
+    link = seen.host_links.get(name)
+    if expected.gateways and expected.config.vlan and link is not None and not link.is_up:
+        yield Finding(f"Interface {name} is down", f"ip link set {name} up")
     for name, value in expected.sysctls:
         if seen.sysctls.get(name) != value:
             family = "IPv4" if "ipv4" in name else "IPv6"

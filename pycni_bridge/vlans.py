@@ -68,7 +68,7 @@ def port_vlans(access: int, trunk: Sequence[int]) -> tuple[VlanRange, ...]:
     untagged frames, as with the reference: who lists it in the trunk gets it tagged.
     """
     ranges = [access_vlan(access)] if access else []
-    ranges += _ranges(trunk)
+    ranges += merged(VlanRange(vlan, vlan) for vlan in trunk)
     if trunk and not access:
         ranges.append(access_vlan(NATIVE))
     return tuple(ranges)
@@ -79,14 +79,20 @@ def access_vlan(vlan: int) -> VlanRange:
     return VlanRange(vlan, vlan, pvid=True, untagged=True)
 
 
-def _ranges(ids: Iterable[int]) -> list[VlanRange]:
-    """Sorted ids as few ranges as possible, tagged."""
+def merged(ranges: Iterable[VlanRange]) -> list[VlanRange]:
+    """Sorted, disjoint ranges as few of them as possible; a PVID stays alone."""
     found: list[VlanRange] = []
-    for vlan in ids:
-        if found and found[-1].last == vlan - 1:
-            found[-1] = VlanRange(found[-1].first, vlan)
+    for item in ranges:
+        before = found[-1] if found else None
+        if (
+            before is not None
+            and before.flags == item.flags
+            and before.last == item.first - 1
+            and not item.pvid
+        ):
+            found[-1] = before.replace(last=item.last)
         else:
-            found.append(VlanRange(vlan, vlan))
+            found.append(item)
     return found
 
 
@@ -114,13 +120,14 @@ def membership(ranges: Iterable[VlanRange]) -> dict[int, VlanRange]:
 
 
 def missing(wanted: Iterable[VlanRange], present: Iterable[VlanRange]) -> list[VlanRange]:
-    """The wanted VLANs that a port is not in, or not in that way, one by one.
+    """The wanted VLANs that a port is not in, or not in that way, as few ranges as possible.
 
     Others that it is in do not count: older versions of the reference leave a port in its bridge's default
     VLAN, and `preserveDefaultVlan` asks for it.
     """
     there = membership(present)
-    return [item for vlan, item in membership(wanted).items() if there.get(vlan) != item]
+    lacking = (item for vlan, item in sorted(membership(wanted).items()) if there.get(vlan) != item)
+    return merged(lacking)
 
 
 def carries(vlan: int, ranges: Iterable[VlanRange]) -> bool:
@@ -131,7 +138,7 @@ def carries(vlan: int, ranges: Iterable[VlanRange]) -> bool:
 def command(port: str, item: VlanRange) -> str:
     """The command that sets one of `missing`."""
     flags = f"{' pvid' if item.pvid else ''}{' untagged' if item.untagged else ''}"
-    return f"bridge vlan add dev {port} vid {item.first}{flags}"
+    return f"bridge vlan add dev {port} vid {item}{flags}"
 
 
 def gateway_port(bridge: str, vlan: int) -> str:
@@ -143,7 +150,7 @@ def gateway_port(bridge: str, vlan: int) -> str:
 
 
 def check_gateway_name(name: str, vlan: int) -> None:
-    """Raises CNIError (999) if the kernel cannot name the gateway interface so: before anything is touched."""
+    """Raises CNIError (999) if no interface can have the gateway's name: before anything is touched."""
     size = len(name.encode("utf-8", "surrogateescape"))
     if size <= IFNAME_BYTES:
         return
@@ -151,6 +158,6 @@ def check_gateway_name(name: str, vlan: int) -> None:
     raise CNIError(
         f'failed to create vlan interface: failed to create vlan gateway "{name}": '
         "numerical result out of range",
-        f'the gateway of a VLAN is an interface named BRIDGE.VLAN, and "{name}" has {size} bytes where a name '
-        f'has {IFNAME_BYTES} at most: with "vlan" {vlan} and "isGateway", "bridge" may have {room}',
+        f'the gateway of a VLAN is an interface named BRIDGE.VLAN, and "{name}" has {size} bytes where '
+        f'{IFNAME_BYTES} are allowed: with "vlan" {vlan} and "isGateway", "bridge" may have {room}',
     )

@@ -41,7 +41,7 @@ class Config(Record):
 
 def load_data_dir(request: Request) -> str:
     """The store's folder alone, for the verbs that clean up; raises CNIError (999) if it cannot be known."""
-    return _ipam(request).string("dataDir") or DEFAULT_DATA_DIR
+    return _path(_ipam(request), "dataDir") or DEFAULT_DATA_DIR
 
 
 def load_config(request: Request, need_ranges: bool = True) -> Config:
@@ -53,8 +53,8 @@ def load_config(request: Request, need_ranges: bool = True) -> Config:
     members = request.members()
     ipam = _ipam(request)
     ipam.string("type")
-    data_dir = ipam.string("dataDir") or DEFAULT_DATA_DIR
-    resolv_conf = ipam.string("resolvConf")
+    data_dir = _path(ipam, "dataDir") or DEFAULT_DATA_DIR
+    resolv_conf = _path(ipam, "resolvConf")
     routes = _routes(ipam)
     runtime = members.object("runtimeConfig") or Members({}, "runtimeConfig")
     args = members.object("args") or Members({}, "args")
@@ -62,7 +62,7 @@ def load_config(request: Request, need_ranges: bool = True) -> Config:
     raw_sets = _raw_sets(runtime, "runtimeConfig", "ipRanges")
     legacy = _raw_range(ipam)
     if legacy.subnet is not None:
-        raw_sets.append([legacy])
+        raw_sets.append(_RawSet("ipam", (legacy,)))
     raw_sets += _raw_sets(ipam, "ipam", "ranges")
     requested = tuple(dict.fromkeys(_args_ip(request.args) + listed))
     if not raw_sets and need_ranges:
@@ -81,6 +81,15 @@ def _ipam(request: Request) -> Members:
     if ipam is None:
         raise CNIError("IPAM config missing 'ipam' key", 'the config needs an object "ipam"')
     return ipam
+
+
+def _path(members: Members, key: str) -> str:
+    text = members.string(key)
+    if "\0" in text:
+        raise CNIError(
+            f"open {text}: invalid argument", f'key "{members.path(key)}" is {shown(text)}; no path has a NUL'
+        )
+    return text
 
 
 def _routes(ipam: Members) -> tuple[Route, ...]:
@@ -128,25 +137,33 @@ def _ip(members: Members, key: str) -> IP | None:
         raise CNIError(error.msg, f'key "{members.path(key)}" is {shown(text)}') from None
 
 
-def _raw_sets(members: Members, where: str, key: str) -> list[list[_RawRange]]:
+class _RawSet(Record):
+    """A range set as written, and where: its number among all sets is not what a config's author counts."""
+
+    path: str
+    ranges: tuple[_RawRange, ...]
+
+
+def _raw_sets(members: Members, where: str, key: str) -> list[_RawSet]:
     sets = []
     for position, item in enumerate(members.array(key) or ()):
         name = f"{key}[{position}]"
         ranges = Members({name: item}, where).objects(name) or ()
-        sets.append([_raw_range(each) for each in ranges])
+        sets.append(_RawSet(f"{where}.{name}", tuple(_raw_range(each) for each in ranges)))
     return sets
 
 
-def _complete_set(index: int, raw: list[_RawRange]) -> RangeSet:
+def _complete_set(index: int, raw: _RawSet) -> RangeSet:
     try:
         ranges = []
-        for each in raw:
+        for each in raw.ranges:
             if each.mapped:
                 raise CNIError("IPNet IP and Mask version mismatch", f"write the subnet as {each.subnet}")
             ranges.append(complete_range(each.subnet, each.start, each.end, each.gateway))
         return complete_set(ranges)
     except CNIError as error:
-        raise CNIError(f"invalid range set {index}: {error.msg}", error.details) from None
+        told = f"{raw.path}: {error.details}" if error.details else raw.path
+        raise CNIError(f"invalid range set {index}: {error.msg}", told) from None
 
 
 def _args_ip(text: str) -> tuple[IP, ...]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -77,11 +78,10 @@ class Committer(Generic[Item, Outcome]):
         Cancelled while it waits, the item is taken back; once its commit is under way the outcome is waited
         for, as for any blocking work: what was done must be known to be undone.
         """
+        if not self._serving:
+            return await self._commit_alone(item)
         waiter: _Waiter[Item, Outcome] = _Waiter(item)
         self._queue.append(waiter)
-        if not self._serving:
-            self._serving = True
-            self._spawn(self._serve)
         try:
             await waiter.done.wait()
         except BaseException:
@@ -91,20 +91,37 @@ class Committer(Generic[Item, Outcome]):
                 with anyio.CancelScope(shield=True):
                     await waiter.done.wait()
             raise
-        if isinstance(waiter.outcome, BaseException):
-            raise waiter.outcome
-        return waiter.outcome  # type: ignore[return-value]
+        return _unwrap(waiter.outcome)
+
+    async def _commit_alone(self, item: Item) -> Outcome:
+        """The first caller needs no task to be served; those who come meanwhile get one."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        self._serving = True
+        try:
+            with anyio.CancelScope(shield=True):
+                self._count(1)
+                (outcome,) = await self._commit([item])
+        finally:
+            if self._queue:
+                self._spawn(self._serve)
+            else:
+                self._serving = False
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        return _unwrap(outcome)
 
     async def _serve(self) -> None:
         # Shielded: what is in the queue belongs to others than whoever may be cancelled here.
         with anyio.CancelScope(shield=True):
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._limit))]
-                self._commits += 1
-                self._items += len(batch)
-                self._largest = max(self._largest, len(batch))
+                self._count(len(batch))
                 await self._answer(batch)
             self._serving = False
+
+    def _count(self, items: int) -> None:
+        self._commits += 1
+        self._items += items
+        self._largest = max(self._largest, items)
 
     async def _answer(self, batch: list[_Waiter[Item, Outcome]]) -> None:
         outcomes: list[Outcome | Exception]
@@ -115,3 +132,9 @@ class Committer(Generic[Item, Outcome]):
         for waiter, outcome in zip(batch, outcomes, strict=True):
             waiter.outcome = outcome
             waiter.done.set()
+
+
+def _unwrap(outcome: Outcome | BaseException | None) -> Outcome:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome  # type: ignore[return-value]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pycni.agent.connection import Connection
     from pycni.agent.groups import Groups
     from pycni.agent.protocol import Frame
+    from pycni.agent.workers import Workers
     from pycni.handover import Call
     from pycni.kernel.namespace import Namespace
     from pycni.request import Request
@@ -37,11 +38,11 @@ class AgentContext(LoopedContext):
         self,
         call: Call,
         run_dir: str,
-        limiter: anyio.CapacityLimiter,
+        workers: Workers,
         connection: Connection,
         groups: Groups,
     ) -> None:
-        super().__init__(call, run_dir, limiter)
+        super().__init__(call, run_dir, workers.run)
         self._groups = groups
         self.request: Request | None = None
         self.ended_by: list[int] = []

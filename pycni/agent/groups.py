@@ -8,25 +8,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.to_thread
-
 from pycni.agent.committer import Committer, Statistics
 from pycni.agent.removal import LinkRemover
 from pycni.kernel.namespace import Namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
-    from typing import TypeVar, TypeVarTuple
+    from collections.abc import Hashable, Sequence
 
     from anyio.abc import TaskGroup
 
+    from pycni.agent.workers import Workers
     from pycni.grouping import Grouped
     from pycni.kernel.namespace import Answer, Setting
     from pycni.kernel.netlink import NetlinkSocket
 
-    T = TypeVar("T")
-    Ts = TypeVarTuple("Ts")
     Steps = tuple[bytes | Setting, ...]
 
 _KEPT = 64
@@ -36,13 +31,13 @@ _KEPT = 64
 class Groups:
     """Everything of the node that is committed in groups; `watch` must run as a task beside it."""
 
-    def __init__(self, tasks: TaskGroup, limiter: anyio.CapacityLimiter) -> None:
+    def __init__(self, tasks: TaskGroup, workers: Workers) -> None:
         self._tasks = tasks
-        self._limiter = limiter
+        self._workers = workers
         self._sockets: list[NetlinkSocket] = []
-        self._host = Namespace(self._run, here=True, sockets=self._sockets)
+        self._host = Namespace(workers.run, here=True, sockets=self._sockets)
         self._requests: Committer[Steps, list[Answer]] = Committer(self._perform, tasks.start_soon)
-        self._remover = LinkRemover(tasks, limiter, self._sockets)
+        self._remover = LinkRemover(tasks, workers, self._sockets)
         self._grouped: dict[
             tuple[Grouped[*tuple[Any, ...], Any], Hashable], Committer[tuple[Any, ...], Any]
         ] = {}
@@ -59,7 +54,7 @@ class Groups:
 
     def host(self) -> Namespace:
         """The node's namespace for one call."""
-        return SharedHost(self._run, self._requests, self._remover, self._sockets)
+        return SharedHost(self._workers.run, self._requests, self._remover, self._sockets)
 
     async def call(self, grouped: Grouped[*tuple[Any, ...], Any], args: tuple[Any, ...]) -> Any:
         """`grouped(*args)`, together with the calls of the same key that are waiting."""
@@ -69,7 +64,7 @@ class Groups:
             self._forget_idle()
 
             async def commit(calls: list[tuple[Any, ...]]) -> list[Any]:
-                return await self._run(grouped.many, calls)
+                return await self._workers.run(grouped.many, calls)
 
             committer = self._grouped[key] = Committer(commit, self._tasks.start_soon)
         return await committer.submit(args)
@@ -82,9 +77,6 @@ class Groups:
         """All steps of all callers in one go, and to each its answers."""
         answers = iter(await self._host.perform([step for steps in batch for step in steps]))
         return [[next(answers) for _ in steps] for steps in batch]
-
-    async def _run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
 
 
 class SharedHost(Namespace):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 
+from pycni.agent.workers import Workers
 from pycni.execute import execute
 from pycni.handover import CallContext
 from pycni.main import cancelled_reply, serve
@@ -20,13 +20,11 @@ if TYPE_CHECKING:
 
     from pycni.context import Completed
     from pycni.handover import Call
+    from pycni.kernel.namespace import Run
     from pycni.skel import SupportsPlugin
 
     T = TypeVar("T")
     Ts = TypeVarTuple("Ts")
-
-THREADS: Final = 32
-"""Blocking calls that may be under way at once in one process."""
 
 
 class LoopedContext(CallContext):
@@ -36,13 +34,13 @@ class LoopedContext(CallContext):
     recalled, only undone.
     """
 
-    def __init__(self, call: Call, run_dir: str, limiter: anyio.CapacityLimiter) -> None:
+    def __init__(self, call: Call, run_dir: str, run: Run) -> None:
         super().__init__(call, run_dir, looped=True)
-        self._limiter = limiter
+        self._run = run
         self.log_lines: list[str] = []
 
     async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
-        return await anyio.to_thread.run_sync(work, *args, limiter=self._limiter)
+        return await self._run(work, *args)
 
     async def sleep(self, seconds: float) -> None:
         await anyio.sleep(seconds)
@@ -83,7 +81,8 @@ def one_shot_with_loop(
 async def _one_shot(
     plugin: SupportsPlugin, call: Call, run_dir: str, repeated: bool, ended_by: list[int]
 ) -> tuple[int, bytes, bytes, Callable[[], object] | None]:
-    ctx = LoopedOneShot(call, run_dir, anyio.CapacityLimiter(THREADS))
+    workers = Workers()
+    ctx = LoopedOneShot(call, run_dir, workers.run)
     ctx.leftovers = repeated
     ctx.ended_by = ended_by
     async with anyio.create_task_group() as watchers:
@@ -93,6 +92,7 @@ async def _one_shot(
         if scope.cancelled_caught:
             reply = cancelled_reply(ended_by)
         watchers.cancel_scope.cancel()
+    workers.close()
     reply = ctx.with_log(reply)
     return reply.status, reply.stdout, reply.stderr, ctx.close
 

@@ -17,7 +17,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import anyio
-import anyio.to_thread
 
 from pycni.agent.committer import Committer
 from pycni.kernel.codec import split
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from typing import TypeVar
 
     from anyio.abc import TaskGroup
+
+    from pycni.agent.workers import Workers
 
     T = TypeVar("T")
     Target = tuple[str, int]
@@ -54,12 +55,10 @@ _TYPE_OFFSET: Final = 4  # nlmsg_type in struct nlmsghdr
 class LinkRemover:
     """The committer of link removals; `watch` must run as a task beside it."""
 
-    def __init__(
-        self, tasks: TaskGroup, limiter: anyio.CapacityLimiter, sockets: list[NetlinkSocket]
-    ) -> None:
+    def __init__(self, tasks: TaskGroup, workers: Workers, sockets: list[NetlinkSocket]) -> None:
         self.committer: Committer[Target, Answer] = Committer(self._commit, tasks.start_soon)
         self._tasks = tasks
-        self._limiter = limiter
+        self._workers = workers
         self._sockets = sockets
         self._gone: dict[int, anyio.Event] = {}
         self._monitor = open_monitor()
@@ -117,7 +116,7 @@ class LinkRemover:
         return {index: answers.get(index, Answer()) for index in indexes}
 
     async def _thread(self, work: Work[T], items: Sequence[T]) -> list[Answer]:
-        return await anyio.to_thread.run_sync(self._with_socket, work, items, limiter=self._limiter)
+        return await self._workers.run(self._with_socket, work, items)
 
     def _with_socket(self, work: Work[T], items: Sequence[T]) -> list[Answer]:
         try:

@@ -18,8 +18,8 @@ from pycni.agent import protocol
 from pycni.agent.connection import Connection
 from pycni.agent.context import AgentContext
 from pycni.agent.groups import Groups
-from pycni.agent.looped import THREADS
 from pycni.agent.protocol import Frame, ProtocolError, number
+from pycni.agent.workers import Workers
 from pycni.handover import decode_call
 from pycni.install import release
 from pycni.main import cancelled_reply, serve
@@ -56,8 +56,8 @@ class Agent:
         self._release = release()
         self._started = time.time()
         self._place = (identity("/proc/self/ns/net"), identity("/proc/self/ns/mnt"), identity("/"))
-        self._limiter = anyio.CapacityLimiter(THREADS)
-        self._groups = Groups(committing, self._limiter)
+        self._workers = Workers()
+        self._groups = Groups(committing, self._workers)
         committing.start_soon(self._groups.watch)
         self._untaken: set[anyio.CancelScope] = set()
         self.working = 0
@@ -185,7 +185,7 @@ class Agent:
 
     async def _work(self, connection: Connection, plugin: SupportsPlugin, call: Call) -> None:
         started = time.monotonic()
-        ctx = AgentContext(call, self.run_dir, self._limiter, connection, self._groups)
+        ctx = AgentContext(call, self.run_dir, self._workers, connection, self._groups)
         try:
             reply = ctx.with_log(await self._reply(connection, plugin, call, ctx))
             with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_SECONDS):

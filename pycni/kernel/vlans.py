@@ -39,7 +39,9 @@ _BRIDGE_FLAGS_MASTER: Final = 1
 _FLAGS: Final = Struct("=H")
 _VLAN_INFO: Final = Struct("=HH")
 _PVID, _UNTAGGED, _RANGE_BEGIN, _RANGE_END = 0x02, 0x04, 0x08, 0x10
-_BRVLAN_COMPRESSED: Final = 1 << 2  # equal neighbours come as ranges: 4094 VLANs are two attributes, not 32 KB
+_BRVLAN_COMPRESSED: Final = (
+    1 << 2
+)  # equal neighbours come as ranges: 4094 VLANs are two attributes, not 32 KB
 _PORT_WANTED: Final = frozenset((_MASTER, _AF_SPEC))
 
 
@@ -54,6 +56,9 @@ class VlanRange(Record):
     last: int
     pvid: bool = False
     untagged: bool = False
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
 
     @property
     def flags(self) -> int:
@@ -83,9 +88,7 @@ def del_vlans(index: int, first: int = VLAN_MIN, last: int = VLAN_MAX) -> bytes:
 
 def dump_vlans() -> bytes:
     """Ask for the VLANs of all ports of all bridges; the kernel has no narrower form of this request."""
-    return message(
-        RTM_GETLINK, DUMP, _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0), u32(_EXT_MASK, _BRVLAN_COMPRESSED)
-    )
+    return message(RTM_GETLINK, DUMP, _IFINFO.pack(AF_BRIDGE, 0, 0, 0, 0), u32(_EXT_MASK, _BRVLAN_COMPRESSED))
 
 
 def read_vlans(payloads: Iterable[tuple[int, bytes]]) -> dict[int, PortVlans]:

@@ -202,6 +202,10 @@ DEVIATIONS: dict[tuple[str, int], Deviation] = {
     ("error-ipmasq-backend", 1): Deviation(
         "the config is checked before anything is touched", unchanged=True
     ),
+    ("status-errors", 4): Deviation(
+        "a plugin is not ready for a config that its ADD refuses",
+        error={"code": 999, "msg": "invalid VLAN ID 9999 (must be between 0 and 4094)"},
+    ),
     **{
         (f"version-{plugin}", step): Deviation(
             "our own version",

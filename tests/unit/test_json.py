@@ -121,7 +121,9 @@ def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
     ("text", "value"),
     [
         (b'{"a":1e999}', {"a": math.inf}),
-        (b'{"a":"\\ud800"}', {"a": "\ud800"}),
+        (b'{"a":"\\ud800"}', {"a": "\ufffd"}),
+        (b'{"\\uDFFF":[{"\\udead":"x\\ud83d"}]}', {"\ufffd": [{"\ufffd": "x\ufffd"}]}),
+        (b'{"a":"\\ud83d\\ude00"}', {"a": "\U0001f600"}),
         (b'{"a":"\xff"}', {"a": "\ufffd"}),
         (b"1" * 5000, math.inf),
         (b"9007199254740993", 9007199254740993),

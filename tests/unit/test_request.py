@@ -66,12 +66,16 @@ def test_each_variable_alone_is_missed_by_add(name: str) -> None:
     [
         ({"CNI_CONTAINERID": "/a"}, "invalid characters in containerID", "/a"),
         ({"CNI_CONTAINERID": "a\n"}, "invalid characters in containerID", "a\n"),
-        ({"CNI_IFNAME": "a/b"}, "interface name contains / or : or whitespace characters", ""),
-        ({"CNI_IFNAME": ".."}, "interface name is . or ..", ""),
+        (
+            {"CNI_IFNAME": "a/b"},
+            "interface name contains / or : or whitespace characters",
+            'CNI_IFNAME is "a/b"',
+        ),
+        ({"CNI_IFNAME": ".."}, "interface name is . or ..", 'CNI_IFNAME is ".."'),
         (
             {"CNI_IFNAME": "x" * 16},
             "interface name is too long",
-            "interface name should be less than 16 characters",
+            'interface name should be less than 16 characters; CNI_IFNAME is "xxxxxxxxxxxxxxxx"',
         ),
         ({"CNI_CONTAINERID": "-", "CNI_IFNAME": "a/b"}, "invalid characters in containerID", "-"),
     ],

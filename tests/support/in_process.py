@@ -1,0 +1,87 @@
+"""Our plugins served in the test's own process, as a launcher without an agent serves them.
+
+For tests in a guest kernel, where starting an interpreter takes seconds, and for faults: `before` is called
+with the number of each step (everything that passes the context's `run`) and may raise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from support.calls import SYSTEM_PATH, Outcome
+
+from pycni import launcher
+from pycni.handover import decode_call, encode_environment
+from pycni.main import Cancelled, OneShot, cancelled_reply, drive, serve
+from pycni_bridge.plugin import Bridge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from support.netns import NetNS
+
+    from pycni.handover import Call
+
+
+class Watched(OneShot):
+    """A one-shot context that counts its steps, outside of clean-up, and keeps what is logged."""
+
+    def __init__(self, call: Call, run_dir: str, before: Callable[[int], None] | None) -> None:
+        super().__init__(call, run_dir, [])
+        self._before = before
+        self.steps = 0
+        self.lines: list[str] = []
+
+    async def run(self, work: Callable[..., Any], *args: Any) -> Any:
+        if not self._shield.depth:
+            self.steps += 1
+            if self._before is not None:
+                self._before(self.steps - 1)
+        return work(*args)
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class InProcess:
+    """The bridge plugin in one node's namespace; delegates are found in `bin_dir`."""
+
+    def __init__(self, host: NetNS, bin_dir: Path, run_dir: Path) -> None:
+        self.host = host
+        self.bin_dir = bin_dir
+        self.run_dir = run_dir
+        self.steps = 0
+        self.before: Callable[[int], None] | None = None
+
+    def __call__(self, verb: str, config: Any, *, netns: NetNS | str = "", **variables: str) -> Outcome:
+        """One call; `steps` afterwards says how many it took. Further arguments are environment variables."""
+        usual = {
+            "CNI_CONTAINERID": "pod-one",
+            "CNI_NETNS": str(getattr(netns, "path", netns)),
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": str(self.bin_dir),
+        }
+        return self.serve({**usual, **variables, "CNI_COMMAND": verb}, json.dumps(config).encode())
+
+    def serve(self, env: dict[str, str], stdin: bytes) -> Outcome:
+        """One call with exactly this environment (but for PATH) and standard input."""
+        block = encode_environment({"PATH": SYSTEM_PATH, **env})
+        with self.host.inside():
+            sandbox, errno = launcher.open_sandbox(block, os.fsencode(env["CNI_COMMAND"]))
+            parts = (block, stdin, launcher.directory(), launcher.numbers(0, errno))
+            call = decode_call(parts, os.getpid(), sandbox)
+            ctx = Watched(call, str(self.run_dir), self.before)
+            try:
+                reply = drive(serve(Bridge(), call, ctx))
+            except Cancelled:
+                reply = cancelled_reply([])
+            finally:
+                ctx.close()
+                if sandbox >= 0:
+                    os.close(sandbox)
+        self.steps = ctx.steps
+        logged = "".join(f"{line}\n" for line in ctx.lines)
+        return Outcome(reply.status, reply.stdout, reply.stderr + logged.encode())
