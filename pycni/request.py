@@ -16,7 +16,7 @@ from pycni.errors import (
 from pycni.names import check_container_id, check_interface_name, check_network_name
 from pycni.record import Record
 from pycni.versions import OLDEST, SUPPORTED, gate
-from pycni.wire.config import Members
+from pycni.wire.config import Members, shown
 from pycni.wire.json import kind, loads
 
 TYPE_CHECKING = False
@@ -152,6 +152,7 @@ def parse_config(stdin: bytes) -> dict[str, JSON]:
             f"the limit is {STDIN_LIMIT - 1} bytes",
             code=IO_FAILURE,
         )
+    advice = "standard input must be one JSON object, the network config"
     try:
         config = loads(stdin)
         if config is None:
@@ -161,13 +162,10 @@ def parse_config(stdin: bytes) -> dict[str, JSON]:
         members = Members(config)
         name = members.raw("name")
         if name is not None and not isinstance(name, str):
+            advice = f'key "name" is {shown(name)}; give a string in quotes'
             raise ValueError(f"json: cannot unmarshal {kind(name)} into field name of type string")
     except ValueError as error:
-        raise CNIError(
-            f"error unmarshall network config: {error}",
-            "standard input must be one JSON object, the network config",
-            code=DECODING_FAILURE,
-        ) from None
+        raise CNIError(f"error unmarshall network config: {error}", advice, code=DECODING_FAILURE) from None
     check_network_name(name or "")
     return config
 
@@ -178,7 +176,7 @@ def _config_version(members: Members) -> str:
         raise CNIError(
             f"decoding version from network config: json: cannot unmarshal {kind(version)} "
             "into field cniVersion of type string",
-            f"give one of {', '.join(SUPPORTED)} in quotes",
+            f'key "cniVersion" is {shown(version)}; give one of {", ".join(SUPPORTED)} in quotes',
             code=DECODING_FAILURE,
         )
     return version or OLDEST

@@ -28,7 +28,7 @@ from pycni.kernel.namespace import check
 from pycni.names import host_veth, link_alias
 from pycni.types import Interface, Result
 from pycni.wire.result import print_result
-from pycni_bridge import masquerade, spoofcheck
+from pycni_bridge import firewall, spoofcheck
 from pycni_bridge.config import parse_config
 from pycni_bridge.detach import masquerade_of
 from pycni_bridge.plan import (
@@ -202,7 +202,7 @@ class Attach:
     async def _make_bridge(self, done: Transaction) -> Link:
         config = self.config
         # A gateway's neighbours remember its MAC; without one the bridge follows its ports.
-        mac = random_mac() if config.is_gateway and not config.vlan else None
+        mac = random_mac() if config.is_gateway and config.ipam_type and not config.vlan else None
         undo = done.undo(self._remove_idle_bridge)
         created, found = await self.host.request(
             (
@@ -339,12 +339,12 @@ class Attach:
         request, config, run = self.request, self.config, self.ctx.run
         if config.mac_spoof_check:
             ref = spoofcheck.reference(request.container_id, request.ifname)
-            done.undo(lambda: run(spoofcheck.teardown, ref))
-            await run(spoofcheck.setup, self.host_name, self.pod_mac, ref)
+            done.undo(lambda: run(firewall.remove_spoof_check, ref))
+            await run(firewall.add_spoof_check, self.host_name, self.pod_mac, ref)
         if config.masquerades:
             rules = masquerade_of(request, result)
-            done.undo(lambda: run(masquerade.teardown, rules))
-            await run(masquerade.setup, rules, config.ip_masq_backend or None)
+            done.undo(lambda: run(firewall.remove_masquerade, rules))
+            await run(firewall.add_masquerade, rules, config.ip_masq_backend or None)
 
     async def _answer(self, result: Result) -> Result:
         """The result with the links as they are at the end, once the port carries traffic."""

@@ -15,7 +15,7 @@ from pycni.errors import CNIError
 from pycni.kernel.messages import del_link
 from pycni.kernel.namespace import check
 from pycni.names import host_veth, parse_alias
-from pycni_bridge import masquerade, spoofcheck
+from pycni_bridge import firewall, masquerade, spoofcheck
 from pycni_bridge.config import parse_config_for_del
 from pycni_bridge.masquerade import Masquerade
 
@@ -54,10 +54,10 @@ async def detach(request: Request, ctx: Context) -> None:
     await steps.attempt(lambda: _remove_link(request, ctx, prev))
     if config.mac_spoof_check:
         ref = spoofcheck.reference(request.container_id, request.ifname)
-        await steps.attempt(lambda: ctx.run(spoofcheck.teardown, ref))
+        await steps.attempt(lambda: ctx.run(firewall.remove_spoof_check, ref))
     if config.masquerades:
         rules = masquerade_of(request, prev)
-        await steps.attempt(lambda: ctx.run(masquerade.teardown, rules))
+        await steps.attempt(lambda: ctx.run(firewall.remove_masquerade, rules))
     if config.ipam_type:
         await steps.attempt(lambda: ctx.delegate.delete(request, config.ipam_type))
     steps.raise_first()

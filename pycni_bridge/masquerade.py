@@ -14,6 +14,7 @@ from pycni_bridge.masquerade_rules import Masquerade
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Final
 
     from pycni.addresses import CIDR
@@ -45,16 +46,16 @@ def setup(m: Masquerade, backend: str | None) -> str:
     """
     validate_backend(backend)
     if backend == NFTABLES:
-        _setup_nftables(m)
+        setup_nftables([m])
         return NFTABLES
     try:
-        _setup_iptables(m)
+        setup_iptables([m])
         return IPTABLES
     except CNIError as error:
         if backend is not None or error.code == TRY_AGAIN_LATER or not nftables.works():
             raise
     teardown(m)
-    _setup_nftables(m)
+    setup_nftables([m])
     return NFTABLES
 
 
@@ -71,7 +72,7 @@ def teardown(m: Masquerade, known_addresses: tuple[CIDR, ...] = ()) -> None:
     errors: list[CNIError] = []
     usable = True
     try:
-        nftables.transact(lambda: _teardown_commands(m, own))
+        nftables.transact(lambda: _teardown_commands([(m, own)]))
     except CNIError as error:
         usable = nftables.works()
         if usable:
@@ -125,12 +126,14 @@ def _jumps(family: int) -> list[str]:
 # --- nftables ---
 
 
-def _setup_nftables(m: Masquerade) -> None:
+def setup_nftables(many: Sequence[Masquerade]) -> None:
+    """`setup` of the nftables backend for many attachments in one transaction."""
+
     def decide() -> list[Command]:
         existing = nftables.read_chain("inet", rules.TABLE, rules.CHECKS)
         if existing is None:
             _create()
-        return [*rules.BASE, *rules.setup_commands(m, existing or ())]
+        return [*rules.BASE, *(command for m in many for command in rules.setup_commands(m, existing or ()))]
 
     nftables.transact(decide)
 
@@ -142,12 +145,27 @@ def _create() -> None:
         pass  # an nftables without comments on objects; rules.BASE makes the same without
 
 
-def _teardown_commands(m: Masquerade, own: frozenset[str] | None) -> list[Command]:
+def teardown_many(many: Sequence[Masquerade]) -> None:
+    """`teardown` for many attachments in one transaction of what nftables shows. Raises its first error."""
+    if len(many) == 1:
+        teardown(many[0])
+        return
+    nftables.transact(lambda: _teardown_commands([(m, rules.sources(m.addresses)) for m in many]))
+    for family in _FAMILIES:
+        for path in _iptables_beside_nftables(family, nftables_usable=True):
+            for m in many:
+                _teardown_iptables(m, path, rules.sources(m.addresses))
+
+
+def _teardown_commands(many: Sequence[tuple[Masquerade, frozenset[str] | None]]) -> list[Command]:
     """For both what the nftables backend wrote and what iptables' nft kind did."""
-    commands = rules.teardown_commands(m, nftables.list_chain("inet", rules.TABLE, rules.CHECKS))
+    existing = nftables.list_chain("inet", rules.TABLE, rules.CHECKS)
+    commands = [command for m, _ in many for command in rules.teardown_commands(m, existing)]
     for family, place in _NAT.items():
-        if nftables.read_chain(*place, m.chain) is not None:
-            jumps = nftables.list_chain(*place, "POSTROUTING")
+        chains = frozenset(nftables.chain_names(*place))
+        present = [(m, own) for m, own in many if m.chain in chains]
+        jumps = nftables.list_chain(*place, "POSTROUTING") if present else []
+        for m, own in present:
             commands += rules.teardown_chain_commands(family, m.chain, jumps, own)
     return commands
 
@@ -155,14 +173,32 @@ def _teardown_commands(m: Masquerade, own: frozenset[str] | None) -> list[Comman
 # --- iptables ---
 
 
-def _setup_iptables(m: Masquerade) -> None:
-    for family in m.families:
-        path = iptables.locate(family)
-        present = _read_chain(path, family, m.chain)
-        jumps = iptables.read_chain(path, "nat", "POSTROUTING") or [] if present is not None else []
-        lines = rules.setup_lines(m, family, present, jumps)
-        if lines:
-            iptables.change(path, "nat", lines)
+def setup_iptables(many: Sequence[Masquerade]) -> None:
+    """`setup` of the iptables backend for many attachments, one transaction for each address family."""
+    for family in _FAMILIES:
+        wanted = [m for m in many if family in m.families]
+        # A chain that two of them share is written as a whole, so the second must see the first's.
+        for group in _without_shared_chains(wanted):
+            path = iptables.locate(family)
+            lines = [line for m in group for line in _setup_lines(path, family, m)]
+            if lines:
+                iptables.change(path, "nat", lines)
+
+
+def _without_shared_chains(many: Sequence[Masquerade]) -> list[list[Masquerade]]:
+    groups: list[dict[str, Masquerade]] = []
+    for m in many:
+        group = next((group for group in groups if m.chain not in group), None)
+        if group is None:
+            groups.append(group := {})
+        group[m.chain] = m
+    return [list(group.values()) for group in groups]
+
+
+def _setup_lines(path: str, family: int, m: Masquerade) -> list[str]:
+    present = _read_chain(path, family, m.chain)
+    jumps = iptables.read_chain(path, "nat", "POSTROUTING") or [] if present is not None else []
+    return rules.setup_lines(m, family, present, jumps)
 
 
 def _read_chain(path: str, family: int, chain: str) -> list[str] | None:

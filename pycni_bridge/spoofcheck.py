@@ -13,7 +13,7 @@ from pycni.kernel import nftables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Final
 
     from pycni.kernel.nftables import Command, Rule
@@ -72,10 +72,18 @@ def setup(host_veth: str, mac: bytes, ref: str) -> None:
 
     Repeating it replaces what is there. Raises CNIError `failed to setup spoof-check: …`.
     """
+    setup_many([(host_veth, mac, ref)])
+
+
+def setup_many(many: Sequence[tuple[str, bytes, str]]) -> None:
+    """`setup` for many (host veth, MAC, ref) in one transaction."""
+
+    def decide() -> list[Command]:
+        existing = nftables.list_chain(FAMILY, TABLE, HOOK)
+        return [command for one in many for command in setup_commands(*one, existing)]
+
     try:
-        nftables.transact(
-            lambda: setup_commands(host_veth, mac, ref, nftables.list_chain(FAMILY, TABLE, HOOK))
-        )
+        nftables.transact(decide)
     except CNIError as error:
         raise CNIError(f"failed to setup spoof-check: {error.msg}", error.details, code=error.code) from error
 

@@ -10,7 +10,7 @@ from pycni.addresses import CIDR, IP, IPV4
 from pycni.cni_args import bad_value, parse_args
 from pycni.errors import CNIError
 from pycni.record import Record
-from pycni.versions import NEWEST, at_least
+from pycni.versions import at_least
 from pycni.wire.config import Members, shown
 from pycni_hostlocal.ranges import RangeSet, check_sets, complete_range, complete_set
 
@@ -95,12 +95,12 @@ def _path(members: Members, key: str) -> str:
 def _routes(ipam: Members) -> tuple[Route, ...]:
     if "routes" not in ipam:
         return ()
-    from pycni.wire.parse import parse_result
+    from pycni.wire.parse import read_routes
 
     try:
-        return parse_result({"cniVersion": NEWEST, "routes": ipam.raw("routes")}).routes
+        return read_routes(ipam)
     except CNIError as error:
-        raise CNIError(error.msg, f"in ipam.routes: {error.details or shown(ipam.raw('routes'))}") from None
+        raise CNIError(error.msg, error.details) from None
 
 
 class _RawRange(Record):

@@ -105,7 +105,7 @@ def _read(members: Members, version: str, shape: tuple[str, ...]) -> Result:
             )
             for item in _items(members, "ips")
         ),
-        routes=_routes(members),
+        routes=read_routes(members),
         dns=_dns(members),
         cni_version=version,
     )
@@ -118,7 +118,7 @@ def _read_pair(members: Members, version: str) -> Result:
         item = members.object(key)
         if item is not None:
             ips.append(IPConfig(_cidr(item, "ip"), _gateway(item, "gateway"), version=label))
-            routes += _routes(item)
+            routes += read_routes(item)
     return Result(ips=tuple(ips), routes=routes, dns=_dns(members), cni_version=version)
 
 
@@ -137,7 +137,11 @@ def _interface(item: Members, shape: tuple[str, ...]) -> Interface:
     return Interface(name, mac, item.number("mtu"), sandbox, item.string("socketPath"), item.string("pciID"))
 
 
-def _routes(members: Members) -> tuple[Route, ...]:
+def read_routes(members: Members) -> tuple[Route, ...]:
+    """The list `routes` of a result, or of a config that has one like it (host-local's).
+
+    Raises CNIError: code 6 for a `null` in it and for a route without destination, else 999.
+    """
     return tuple(
         Route(
             _cidr(item, "dst"),

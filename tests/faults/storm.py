@@ -55,6 +55,7 @@ class Network:
     A pod's name is its container id, its interface is eth0. `conf` are further keys of the bridge's config.
     """
 
+    plugin = "bridge"
     bridge = "stormbr0"
 
     def __init__(self, host: NetNS, bin_dir: Path, run_dir: Path, folder: Path, **conf: Any) -> None:
@@ -69,7 +70,7 @@ class Network:
         self.config = {
             "cniVersion": "1.1.0",
             "name": "storm",
-            "type": "bridge",
+            "type": self.plugin,
             "bridge": self.bridge,
             "isDefaultGateway": True,
             "ipam": ipam,
@@ -90,7 +91,7 @@ class Network:
             stdin.write(json.dumps(self.config | more).encode())
             stdin.seek(0)
             process = self.host.popen(
-                folder / "bridge", env=env, stdin=stdin, stdout=pipe, stderr=pipe, cwd=self.folder
+                folder / self.plugin, env=env, stdin=stdin, stdout=pipe, stderr=pipe, cwd=self.folder
             )
         return Running(process, b"")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from bad_input_cases import CASES, Case
-from support import observe
+from bad_input_types import KEYS, wrong_types
 from support.agents import Agent
 from support.calls import SYSTEM_PATH, Outcome, execute
 from support.golden import Names, merge
@@ -31,7 +31,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "loopback": {"cniVersion": "1.1.0", "name": "badnet", "type": "loopback"},
 }
 
-KEYS = {"code", "msg", "details"}
+MEMBERS = {"code", "msg", "details"}
 
 
 class Node:
@@ -204,7 +204,7 @@ def _malformed(outcome: Outcome) -> list[str]:
         error = outcome.json
     except ValueError:
         return ["stdout: expected one JSON document"]
-    if not isinstance(error, dict) or list(error)[:2] != ["code", "msg"] or not set(error) <= KEYS:
+    if not isinstance(error, dict) or list(error)[:2] != ["code", "msg"] or not set(error) <= MEMBERS:
         return ["stdout: expected an object of code, msg and perhaps details"]
     found = []
     if type(error["code"]) is not int:
@@ -230,3 +230,13 @@ def judge(node: Node, case: Case, outcome: Outcome) -> None:
 def test_refused(node: Node, case: Case) -> None:
     """The request is refused with its code and words, and nothing is created."""
     judge(node, case, node.in_process(case))
+
+
+@pytest.mark.parametrize(("plugin", "key"), [(plugin, key) for plugin, keys in KEYS.items() for key in keys])
+def test_wrong_type(node: Node, plugin: str, key: str) -> None:
+    """A value of any other type is refused with the key's path and the value."""
+    found = []
+    for case in wrong_types(plugin, key):
+        found += [f"{case.title}: {line}" for line in problems(node, case, node.in_process(case))]
+    if found:
+        pytest.fail("\n".join(found), pytrace=False)

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from support.calls import clean_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from support.netns import NetNS
 
 PYCNI = Path(sys.executable).with_name("pycni")
@@ -25,8 +28,13 @@ STOP_SECONDS = 30
 class Agent:
     """A `pycni agent` that lives in a node's namespace; started and listening when made."""
 
-    def __init__(self, host: NetNS, run_dir: Path, log: Path) -> None:
-        """Start it; raises AssertionError with its log if it does not listen within START_SECONDS."""
+    def __init__(
+        self, host: NetNS, run_dir: Path, log: Path, env: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """Start it; raises AssertionError with its log if it does not listen within START_SECONDS.
+
+        `env` are variables beside those of the test process.
+        """
         self.run_dir = run_dir
         self.socket = run_dir / "agent.sock"
         self.log = log
@@ -36,7 +44,7 @@ class Agent:
                 "agent",
                 "--run-dir",
                 run_dir,
-                env=clean_environment(),
+                env=clean_environment() | dict(env),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,7 +1,7 @@
 """Our plugins served in the test's own process, as a launcher without an agent serves them.
 
-For tests in a guest kernel, where starting an interpreter takes seconds, and for faults: `before` is called
-with the number of each step (everything that passes the context's `run`) and may raise.
+For tests in a guest kernel, where every process costs, and for faults: `around` is called with the number of
+each step (everything that passes the context's `run`) and the step itself, and may raise before or after it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ if TYPE_CHECKING:
 
     from pycni.handover import Call
 
+    Around = Callable[[int, Callable[[], Any]], Any]
+
 
 class Watched(OneShot):
     """A one-shot context that counts its steps, outside of clean-up, and keeps what is logged."""
 
-    def __init__(self, call: Call, run_dir: str, before: Callable[[int], None] | None) -> None:
+    def __init__(self, call: Call, run_dir: str, around: Around | None) -> None:
         super().__init__(call, run_dir, [])
-        self._before = before
+        self._around = around
         self.steps = 0
         self.lines: list[str] = []
 
     async def run(self, work: Callable[..., Any], *args: Any) -> Any:
-        if not self._shield.depth:
-            self.steps += 1
-            if self._before is not None:
-                self._before(self.steps - 1)
-        return work(*args)
+        if self._shield.depth:
+            return work(*args)
+        number, self.steps = self.steps, self.steps + 1
+        return self._around(number, lambda: work(*args)) if self._around else work(*args)
 
     def log(self, text: str) -> None:
         self.lines.append(text)
@@ -54,7 +55,7 @@ class InProcess:
         self.bin_dir = bin_dir
         self.run_dir = run_dir
         self.steps = 0
-        self.before: Callable[[int], None] | None = None
+        self.around: Around | None = None
 
     def __call__(self, verb: str, config: Any, *, netns: NetNS | str = "", **variables: str) -> Outcome:
         """One call; `steps` afterwards says how many it took. Further arguments are environment variables."""
@@ -73,7 +74,7 @@ class InProcess:
             sandbox, errno = launcher.open_sandbox(block, os.fsencode(env["CNI_COMMAND"]))
             parts = (block, stdin, launcher.directory(), launcher.numbers(0, errno))
             call = decode_call(parts, os.getpid(), sandbox)
-            ctx = Watched(call, str(self.run_dir), self.before)
+            ctx = Watched(call, str(self.run_dir), self.around)
             try:
                 reply = drive(serve(Bridge(), call, ctx))
             except Cancelled:

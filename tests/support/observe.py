@@ -124,7 +124,22 @@ def host_state(netns: NetNS) -> dict[str, Any]:
     found = {name: link for name, link in links(netns).items() if name != "lo"}
     names = ["ipv4.ip_forward", "ipv6.conf.all.forwarding"]
     names += [f"ipv6.conf.{name}.accept_ra" for name in found]
-    return _namespace_state(netns, found, names)
+    state = _namespace_state(netns, found, names)
+    for name, members in vlans(netns, found).items():
+        state["links"][name]["vlans"] = members
+    return state
+
+
+def vlans(netns: NetNS, found: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """VLANs of ports and bridges, by name; nothing where no bridge could filter them."""
+    bridges = (link["linkinfo"]["info_data"] for link in found.values() if _kind(link) == "bridge")
+    if not any("vlan_default_pvid" in bridge for bridge in bridges):
+        return {}
+    return {port["ifname"]: port["vlans"] for port in netns.json("bridge", "-j", "vlan", "show")}
+
+
+def _kind(link: dict[str, Any]) -> str:
+    return str(link.get("linkinfo", {}).get("info_kind", ""))
 
 
 def pod_state(netns: NetNS) -> dict[str, Any]:
@@ -176,20 +191,25 @@ def _addresses(link: dict[str, Any]) -> list[dict[str, str]]:
 
 def firewall_state(netns: NetNS) -> dict[str, Any]:
     """Rules in the form of the recordings: our two nftables tables, and the nat lines naming a CNI chain."""
-    rules = []
-    for item in nft_rules(netns):
-        kind, body = next(iter(item.items()))
-        table = body["name"] if kind == "table" else body["table"]
-        if (body["family"], table) in (_MASQUERADE, _SPOOF_CHECK):
-            rules.append(item)
     return {
-        "nft": rules,
+        "nft": own_nft_rules(netns),
         "nft_comments": nft_comments(netns),
         "iptables": {
             "iptables nat": [line for line in iptables_nat(netns, 4) if "CNI-" in line],
             "ip6tables nat": [line for line in iptables_nat(netns, 6) if "CNI-" in line],
         },
     }
+
+
+def own_nft_rules(netns: NetNS) -> list[dict[str, Any]]:
+    """Our two nftables tables."""
+    rules = []
+    for item in nft_rules(netns):
+        kind, body = next(iter(item.items()))
+        table = body["name"] if kind == "table" else body["table"]
+        if (body["family"], table) in (_MASQUERADE, _SPOOF_CHECK):
+            rules.append(item)
+    return rules
 
 
 def lowest_port_mac(netns: NetNS, bridge: str) -> str:

@@ -20,7 +20,7 @@ PACKAGES = ("pycni", "pycni_bridge", "pycni_hostlocal", "pycni_loopback")
 # Each line may import from itself and from lines above. A plugin may not import another plugin.
 LAYERS = (
     ("pycni",),
-    ("pycni.record", "pycni.errors"),
+    ("pycni.record", "pycni.errors", "pycni.grouping"),
     ("pycni.versions", "pycni.addresses", "pycni.names", "pycni.cni_args"),
     ("pycni.types",),
     ("pycni.wire",),

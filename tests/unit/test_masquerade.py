@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -287,13 +287,13 @@ def backends(monkeypatch: pytest.MonkeyPatch) -> Backends:
     def make(iptables_fails: CNIError | None = None, nft: bool = True) -> list[str]:
         called: list[str] = []
 
-        def set_up_iptables(m: Masquerade) -> None:
+        def set_up_iptables(m: Sequence[Masquerade]) -> None:
             called.append("iptables")
             if iptables_fails:
                 raise iptables_fails
 
-        monkeypatch.setattr(masquerade, "_setup_iptables", set_up_iptables)
-        monkeypatch.setattr(masquerade, "_setup_nftables", lambda m: called.append("nftables"))
+        monkeypatch.setattr(masquerade, "setup_iptables", set_up_iptables)
+        monkeypatch.setattr(masquerade, "setup_nftables", lambda m: called.append("nftables"))
         monkeypatch.setattr(masquerade, "teardown", lambda m: called.append("teardown"))
         monkeypatch.setattr(nftables, "works", lambda: nft)
         return called
