@@ -4,15 +4,22 @@ The address comes from host-local (the config's "ipam"; IPv4). Each pod has a li
 which routes between them. README.md says how this file becomes an executable plugin.
 """
 
-from pycni.addresses import CIDR, DEFAULT_V4
-from pycni.context import Context, Transaction
-from pycni.errors import CNIError
+from pycni import (
+    CIDR,
+    DEFAULT_V4,
+    CNIError,
+    Context,
+    Interface,
+    IPConfig,
+    Plugin,
+    Request,
+    Result,
+    Route,
+    Transaction,
+)
 from pycni.kernel.messages import del_link, get_link, new_address, new_route, new_veth, set_link
 from pycni.kernel.namespace import check
 from pycni.names import host_veth
-from pycni.request import Request
-from pycni.skel import Plugin
-from pycni.types import Interface, IPConfig, Result, Route
 
 ON_LINK = 253  # RT_SCOPE_LINK of rtnetlink(7): no gateway leads there
 

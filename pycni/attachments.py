@@ -76,13 +76,18 @@ def decode_intent(data: bytes) -> Intent | None:
 
 
 class Hold:
-    """A lock that is held; `stale` says whether its file told of a request that died."""
+    """A lock that is held; `stale` says whether its file told of a request that died.
+
+    Programs that are started meanwhile inherit the descriptor, and with it the lock: if this process is
+    killed, what it started may still be at work, and the next request of the attachment must wait for that.
+    """
 
     def __init__(self, path: str, descriptor: int, *, stale: bool, remove: bool) -> None:
         self.path = path
         self.descriptor = descriptor
         self.stale = stale
         self._remove = remove
+        self._ended = True
 
     def forget(self) -> None:
         """Remove the file, and keep the lock: whatever happens now, nothing is left. Never raises."""
@@ -94,11 +99,24 @@ class Hold:
         except OSError:
             pass
 
-    def release(self) -> None:
-        """Remove the file, then unlock. To be called when the answer is written. Never raises."""
+    def keep(self) -> None:
+        """Something may be left or still be at work: the file will stay, and locked as long as that works."""
+        self._remove = self._ended = False
+
+    def release(self, *, failed: bool = False) -> None:
+        """Remove the file, then unlock. To be called when the answer is written. Never raises.
+
+        A request that `failed` may not have cleaned up after an earlier one that died: then the file stays.
+        """
         if self.descriptor < 0:
             return
-        self.forget()
+        if not (failed and self.stale):
+            self.forget()
+        try:
+            if self._ended:  # for those who inherited the descriptor too: they work for other requests
+                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        except OSError:
+            pass
         os.close(self.descriptor)
         self.descriptor = -1
 
@@ -133,7 +151,7 @@ async def acquire(ctx: Context, request: Request, run_dir: str) -> Hold | None:
                 return taken
             if await ctx.run(_descends_from, intent.caller, taken.caller):
                 return None
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline and not await ctx.run(_give_up, path, intent, taken):
                 raise _timed_out(intent, taken, path)
             await ctx.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -149,6 +167,24 @@ def _timed_out(intent: Intent, holder: Intent, path: str) -> CNIError:
         f"{path} has been locked for {WAIT_SECONDS:g} s by {holder}; try again later",
         code=TRY_AGAIN_LATER,
     )
+
+
+def _give_up(path: str, intent: Intent, holder: Intent) -> bool:
+    """Take the file from a dead request whose lock some program that it started will not let go.
+
+    For a DEL only: it has to get there. Anybody else is told to wait.
+    """
+    if intent.verb != "DEL" or any(_is_alive(pid) for pid in (holder.pid, holder.caller)):
+        return False
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    return pid <= 0 or os.path.exists(f"/proc/{pid}")
 
 
 def in_flight(run_dir: str = RUN_DIR) -> frozenset[tuple[str, str, str]]:
@@ -228,6 +264,7 @@ def _is_same_file(path: str, descriptor: int) -> bool:
 
 def _take(path: str, descriptor: int, intent: Intent) -> Hold:
     stale = os.fstat(descriptor).st_size > 0
+    os.set_inheritable(descriptor, True)
     if intent.verb == "CHECK":
         return Hold(path, descriptor, stale=stale, remove=not stale)
     data = intent.encode()

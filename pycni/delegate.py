@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 MARKER: Final = b"#pycni-launcher "
 """Opens the line of a launcher that says, as a JSON object, which plugin of which installation it starts."""
 _HEAD_BYTES: Final = 2048
+_TAIL_BYTES: Final = 4096
+_ELF: Final = b"\x7fELF"
 ROOT: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 """The folder that this installation's packages lie in; launchers carry it in their marker."""
 
@@ -57,7 +59,7 @@ def find_plugin(name: str, path: str, cwd: str) -> str:
         raise CNIError(f"invalid plugin name: {name}", "a plugin is named, not located by a path")
     unusable = []
     for folder in path.split(":"):
-        if not folder:
+        if not folder or not (cwd or folder.startswith("/")):  # relative to a directory that was removed
             continue
         candidate = os.path.join(cwd, folder, name)
         try:
@@ -74,20 +76,25 @@ def find_plugin(name: str, path: str, cwd: str) -> str:
 
 
 def read_launcher(path: str) -> Launcher | None:
-    """The marker of a launcher, None for any other file. Blocking."""
+    """The marker of a launcher, None for any other file. Blocking.
+
+    In a launcher that is a text the marker is near the begin, in a compiled one at the end.
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:
-        head = os.read(fd, _HEAD_BYTES)
+        text = os.read(fd, _HEAD_BYTES)
+        if text.startswith(_ELF):
+            text = os.pread(fd, _TAIL_BYTES, max(0, os.fstat(fd).st_size - _TAIL_BYTES))
     finally:
         os.close(fd)
-    start = head.find(b"\n" + MARKER) + 1
+    start = text.rfind(b"\n" + MARKER) + 1
     if not start:
         return None
     try:
-        fields = loads(head[start + len(MARKER) :].partition(b"\n")[0])
+        fields = loads(text[start + len(MARKER) :].partition(b"\n")[0])
     except ValueError:
         return None
     if not isinstance(fields, dict):

@@ -94,13 +94,13 @@ class CallContext(Context):
 
         return await self.run(in_flight, self._run_dir)
 
-    def close(self) -> None:
+    def close(self, *, failed: bool = False) -> None:
         """The answer is written: close what was opened and let the next request of the attachment begin."""
         for namespace in (self._host, self._sandbox):
             if namespace is not None:
                 namespace.close()
         if self.held is not None:
-            self.held.release()
+            self.held.release(failed=failed)
 
 
 def decode_call(parts: tuple[bytes, ...], pid: int, sandbox_fd: int) -> Call:

@@ -22,10 +22,11 @@ from pycni import launcher as launcher_module
 from pycni.attachments import RUN_DIR
 from pycni.delegate import MARKER, ROOT, read_launcher
 from pycni.errors import CNIError
+from pycni.native import build
 from pycni.wire.json import dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 GROUP: Final = "pycni.plugins"
 KEPT_SUFFIX: Final = ".orig"
@@ -45,17 +46,26 @@ class Written:
 
 
 def install(
-    bin_dir: Path | str, run_dir: Path | str = RUN_DIR, *, force: bool = False, dry_run: bool = False
+    bin_dir: Path | str,
+    run_dir: Path | str = RUN_DIR,
+    *,
+    compiled: bytes | None = None,
+    force: bool = False,
+    dry_run: bool = False,
 ) -> list[Written]:
     """Write the launchers of all plugins registered in the entry point group `pycni.plugins`.
 
-    Raises CNIError if the folder is missing, or if a file is in the way that pycni did not write and `force`
-    is not given; then nothing was written. With `force` such a file is kept beside as `NAME.orig`.
+    Native ones if `compiled` is given (see `pycni.native.build.choose`), else such that start Python. Raises
+    CNIError if the folder is missing, or if a file is in the way that pycni did not write and `force` is not
+    given; then nothing was written. With `force` such a file is kept beside as `NAME.orig`.
     """
-    texts = {
-        point.name: launcher_text(point.name, point.value, run_dir=run_dir) for point in registered_plugins()
+    files: dict[str, str | bytes] = {
+        name: launcher_text(name, ref, run_dir=run_dir)
+        if compiled is None
+        else native_launcher(compiled, name, ref, run_dir=run_dir)
+        for name, ref in ((point.name, point.value) for point in registered_plugins())
     }
-    return write_launchers(Path(bin_dir), texts, force=force, dry_run=dry_run)
+    return write_launchers(Path(bin_dir), files, force=force, dry_run=dry_run)
 
 
 def registered_plugins() -> list[Plugin]:
@@ -94,21 +104,64 @@ def launcher_text(
     `paths` go to the end of its sys.path, after the folder of pycni; by default what this interpreter has.
     `run_dir` is where the agent's socket and the attachments' locks are.
     """
+    check_run_dir(run_dir)
+    return _TEXT.format(
+        start=_first_lines(python or interpreter()),
+        marker=_marker(plugin, ref),
+        loader=ascii(launcher_module.__file__),
+        arguments=_arguments(plugin, ref, run_dir, paths),
+        failure=ascii(_absent()),
+    )
+
+
+def native_launcher(
+    compiled: bytes,
+    plugin: str,
+    ref: str,
+    *,
+    paths: Iterable[str] | None = None,
+    run_dir: Path | str = RUN_DIR,
+    python: str = "",
+) -> bytes:
+    """The native executable for `ref`: a copy of the `compiled` program, told the same as `launcher_text`.
+
+    The settings' order is that of the enumeration in `launcher.c`. Raises CNIError if they do not fit.
+    """
+    absent = _absent()
+    text = _TAKEOVER.format(
+        roots=ascii(_roots(paths)),
+        arguments=_arguments(plugin, ref, run_dir, paths),
+        failure=ascii(absent),
+    )
+    settings = (
+        *(release(), plugin, ref, check_run_dir(run_dir)),
+        *(python or interpreter(), text, absent.decode()),
+    )
+    return build.fill(compiled, settings, f"\n{_marker(plugin, ref)}\n".encode())
+
+
+def check_run_dir(run_dir: Path | str) -> str:
+    """The path of the agent's socket. Raises CNIError if it is too long for one."""
     socket_path = f"{run_dir}/agent.sock"
     if len(os.fsencode(socket_path)) > _SOCKET_PATH_LIMIT:
         raise CNIError(
             f"run directory {run_dir} is too long",
             f"{socket_path} must have at most {_SOCKET_PATH_LIMIT} bytes to be a socket's path",
         )
-    roots = list(dict.fromkeys([ROOT, *(import_paths() if paths is None else map(str, paths))]))
-    marker = dumps({"plugin": plugin, "ref": ref, "version": pycni.__version__, "root": ROOT}).decode()
-    return _TEXT.format(
-        start=_first_lines(python or interpreter()),
-        marker=MARKER.decode() + marker,
-        loader=ascii(launcher_module.__file__),
-        arguments=", ".join([ascii(plugin), ascii(ref), ascii(release()), ascii(str(run_dir)), ascii(roots)]),
-        failure=ascii(_absent()),
-    )
+    return socket_path
+
+
+def _marker(plugin: str, ref: str) -> str:
+    members = {"plugin": plugin, "ref": ref, "version": pycni.__version__, "root": ROOT}
+    return MARKER.decode() + dumps(members).decode()
+
+
+def _roots(paths: Iterable[str] | None) -> list[str]:
+    return list(dict.fromkeys([ROOT, *(import_paths() if paths is None else map(str, paths))]))
+
+
+def _arguments(plugin: str, ref: str, run_dir: Path | str, paths: Iterable[str] | None) -> str:
+    return ", ".join(ascii(argument) for argument in (plugin, ref, release(), str(run_dir), _roots(paths)))
 
 
 def release() -> str:
@@ -128,6 +181,16 @@ except BaseException:
     posix.write(1, {failure})
     posix._exit(1)
 launcher["run"]({arguments})
+"""
+_TAKEOVER: Final = """import sys
+try:
+    sys.path += [root for root in {roots} if root not in sys.path]
+    from pycni.native.takeover import take_over
+except BaseException:
+    import posix
+    posix.write(1, {failure})
+    posix._exit(1)
+take_over({arguments})
 """
 
 
@@ -174,14 +237,18 @@ def import_paths() -> list[str]:
 
 
 def write_launchers(
-    bin_dir: Path, texts: dict[str, str], *, force: bool = False, dry_run: bool = False
+    bin_dir: Path, launchers: Mapping[str, str | bytes], *, force: bool = False, dry_run: bool = False
 ) -> list[Written]:
-    """Write `texts` (name → text) as executables; see `install` for what is refused."""
+    """Write `launchers` (name → text or program) as executables; see `install` for what is refused."""
     if not bin_dir.is_dir():
         raise CNIError(
             f"plugin folder {bin_dir} does not exist", "create it first, or name another by --bin-dir"
         )
-    plans = [_plan(bin_dir / name, text, force) for name, text in texts.items()]
+    files = {
+        name: launcher if isinstance(launcher, bytes) else launcher.encode()
+        for name, launcher in launchers.items()
+    }
+    plans = [_plan(bin_dir / name, data, force) for name, data in files.items()]
     if dry_run:
         return plans
     py_compile.compile(launcher_module.__file__, quiet=1)
@@ -189,12 +256,12 @@ def write_launchers(
         if plan.kept is not None:
             os.link(plan.path, plan.kept)
         if plan.what != "unchanged":
-            _write(plan.path, texts[plan.path.name])
+            _write(plan.path, files[plan.path.name])
     _sync(bin_dir)
     return plans
 
 
-def _plan(path: Path, text: str, force: bool) -> Written:
+def _plan(path: Path, data: bytes, force: bool) -> Written:
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -202,7 +269,7 @@ def _plan(path: Path, text: str, force: bool) -> Written:
     if stat.S_ISDIR(status.st_mode):
         raise CNIError(f"{path} is a folder", "a plugin's executable should come there")
     if stat.S_ISREG(status.st_mode) and read_launcher(str(path)) is not None:
-        same = path.read_text("utf-8", "replace") == text and stat.S_IMODE(status.st_mode) == 0o755
+        same = path.read_bytes() == data and stat.S_IMODE(status.st_mode) == 0o755
         return Written(path, "unchanged" if same else "replaced")
     if not force:
         raise CNIError(
@@ -215,11 +282,11 @@ def _plan(path: Path, text: str, force: bool) -> Written:
     return Written(path, "replaced", kept)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
             file.flush()
             os.fchmod(descriptor, 0o755)
             os.fsync(descriptor)

@@ -19,13 +19,15 @@ from _signal import (  # type: ignore[import-not-found] # `signal` around it wou
     getsignal,
     signal,
 )
-from _socket import AF_UNIX, CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
+from _socket import AF_UNIX, CMSG_SPACE, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
 from _socket import socket as Socket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Final, NoReturn
+
+    Answer = tuple[int, bytes, bytes, Callable[[], object] | None]
 
 PROTOCOL: "Final" = 1
 REQUEST: "Final" = 1
@@ -62,14 +64,21 @@ class Launcher:
         sys.path += [root for root in self.roots if root not in sys.path]
 
 
-def run(plugin: str, ref: str, release: str, run_dir: str, roots: "list[str]") -> "NoReturn":
-    """The whole life of the process."""
+def run(
+    plugin: str,
+    ref: str,
+    release: str,
+    run_dir: str,
+    roots: "list[str]",
+    answer: "Callable[[Launcher], Answer] | None" = None,
+) -> "NoReturn":
+    """The whole life of the process; `answer` finds what is to be written, by default with the agent."""
     launcher = Launcher(plugin, ref, release, run_dir, roots)
     status, afterwards = 1, None
     try:
         _fill_standard_descriptors()
         try:
-            status, stdout, stderr, afterwards = _answer(launcher)
+            status, stdout, stderr, afterwards = (answer or _answer)(launcher)
         except BaseException as error:  # noqa: BLE001 - the runtime is to get an error object, whatever happens
             stdout, stderr = failure_object(launcher, error), b""
         status = deliver(status, stdout, stderr)
@@ -93,7 +102,7 @@ def _fill_standard_descriptors() -> None:
                 posix.open("/", posix.O_RDONLY)
 
 
-def _answer(launcher: Launcher) -> "tuple[int, bytes, bytes, Callable[[], object] | None]":
+def _answer(launcher: Launcher) -> "Answer":
     block = environment()
     verb = variable(block, b"CNI_COMMAND")
     stdin, problem = read_all(0, STDIN_LIMIT) if verb not in (b"", b"VERSION") else (b"", 0)
@@ -202,7 +211,8 @@ def frame(kind: int, *fields: bytes) -> bytes:
 
 def receive(sock: Socket) -> "tuple[int, list[bytes], int]":
     """The next frame as (kind, fields, descriptor or -1). Raises OSError if the connection ends."""
-    head, ancillary, _, _ = sock.recvmsg(8, CMSG_SPACE(4), MSG_CMSG_CLOEXEC)
+    # The program that is executed next inherits the descriptor, which is the attachment's lock.
+    head, ancillary, _, _ = sock.recvmsg(8, CMSG_SPACE(4))
     descriptor = int.from_bytes(ancillary[0][2][:4], sys.byteorder) if ancillary else -1
     head += _receive_exactly(sock, 8 - len(head))
     body = _receive_exactly(sock, int.from_bytes(head[4:], "little"))

@@ -112,7 +112,7 @@ def one_shot(
         reply = drive(serve(plugin, call, ctx))
     except Cancelled:
         reply = cancelled_reply(ended_by)
-    return reply.status, reply.stdout, reply.stderr, ctx.close
+    return reply.status, reply.stdout, reply.stderr, lambda: ctx.close(failed=reply.status != 0)
 
 
 async def serve(plugin: SupportsPlugin, call: Call, ctx: Context) -> Reply:

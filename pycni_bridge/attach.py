@@ -317,9 +317,10 @@ class Attach:
             done.undo(lambda: self._restore_gateways(bridge, host_side, changes, vlan))
         steps += host_steps(config, bridge, host_side, gateways, changes, self.vlan_gateway)
         answers = await self.host.perform([step for step, _ in steps])
-        for answer, (_, what) in zip(answers, steps, strict=True):
-            # Another ADD may have given the bridge the same address in the meantime.
-            check((answer,), what, allow=(errno.EEXIST, errno.EADDRNOTAVAIL))
+        removals = [del_address((self.vlan_gateway or bridge).index, old) for old in changes.delete]
+        for answer, (step, what) in zip(answers, steps, strict=True):
+            # Another ADD may have given the bridge the same address, or taken the old one, in the meantime.
+            check((answer,), what, allow=(errno.EADDRNOTAVAIL if step in removals else errno.EEXIST,))
 
     async def _restore_gateways(
         self, bridge: Link, host_side: Link, changes: GatewayPlan, vlan: VlanGateway | None
@@ -329,11 +330,13 @@ class Attach:
         if vlan is not None:
             in_use = await vlan.used_by_others(bearer)
         else:
-            ports = await self.host.ports(bridge.index)
-            in_use = any(port.index != host_side.index for port in ports)
+            others = [port for port in await self.host.ports(bridge.index) if port.index != host_side.index]
+            # Ports older than ours relied on what was taken away, only younger ones can rely on the new.
+            in_use = any(not changes.delete or port.index > host_side.index for port in others)
         if not in_use:
             removals = [del_address(bearer.index, address) for address in changes.add]
-            await self.host.request((*removals, *(new_address(bearer.index, old) for old in changes.delete)))
+            replaced = [new_address(bearer.index, old, nodad=True) for old in changes.delete]
+            await self.host.request((*removals, *replaced))
 
     async def _add_rules(self, done: Transaction, result: Result) -> None:
         request, config, run = self.request, self.config, self.ctx.run

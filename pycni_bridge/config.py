@@ -139,8 +139,9 @@ def check_common_types(members: Members) -> None:
     """The members that every plugin's config may have and that this one does not read; raises CNIError."""
     members.string("type")
     capabilities = members.object("capabilities")
-    for key in capabilities.keys() if capabilities is not None else ():
-        capabilities.boolean(key)
+    if capabilities is not None:
+        for key in capabilities.keys():
+            capabilities.boolean(key)
     members.object("prevResult")
 
 

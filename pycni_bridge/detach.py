@@ -12,7 +12,7 @@ import errno
 
 from pycni.context import SandboxMissing
 from pycni.errors import CNIError
-from pycni.kernel.messages import del_link
+from pycni.kernel.messages import del_link, get_link
 from pycni.kernel.namespace import check
 from pycni.names import host_veth, parse_alias
 from pycni_bridge import firewall, masquerade, spoofcheck
@@ -90,19 +90,27 @@ async def _remove_link(request: Request, ctx: Context, prev: Result | None) -> N
 
 
 async def _foreign_host_side(request: Request, ctx: Context, prev: Result | None) -> Link | None:
-    """The host side of a pod that another implementation made, None if there is none."""
+    """The host side of a pod that another implementation made, None if there is none.
+
+    A veth that prevResult does not name, or where it names none, one that is no bridge's port, is somebody
+    else's: so is whatever another attachment of ours made.
+    """
+    interfaces = prev.interfaces if prev is not None else ()
+    names = [item.name for item in interfaces if item.name and not item.sandbox]
     pod = await _open_sandbox(request, ctx)
-    if pod is not None:
-        link = await _peer_on_host(pod, ctx.host(), request.ifname)
-        if link is not None:
-            return link
-    if prev is None:
-        return None
-    for item in prev.interfaces:
-        link = await ctx.host().link(name=item.name) if item.name and not item.sandbox else None
+    link = await _peer_on_host(pod, ctx.host(), request.ifname) if pod is not None else None
+    if link is not None and (link.name in names if names else link.master) and not _is_others(link, request):
+        return link
+    for name in names:
+        link = await ctx.host().link(name=name)
         if link is not None and link.kind == "veth" and link.peer_netnsid is not None:
-            return link
+            return link if not _is_others(link, request) else None
     return None
+
+
+def _is_others(link: Link, request: Request) -> bool:
+    owner = parse_alias(link.alias)
+    return owner is not None and owner != (request.network, request.container_id, request.ifname)
 
 
 async def _open_sandbox(request: Request, ctx: Context) -> Namespace | None:
@@ -119,8 +127,11 @@ async def _peer_on_host(pod: Namespace, host: Namespace, ifname: str) -> Link | 
     end = await pod.link(name=ifname)
     if end is None or end.kind != "veth":
         return None
-    peer = await host.link(index=end.peer)
-    return peer if peer is not None and peer.kind == "veth" and peer.peer == end.index else None
+    answer, number = await host.request((get_link(index=end.peer), get_nsid(pod.fd)))
+    for peer in answer.links:
+        if peer.kind == "veth" and (peer.peer, peer.peer_netnsid) == (end.index, read_nsid(number)):
+            return peer
+    return None
 
 
 async def collect(request: Request, ctx: Context) -> None:

@@ -33,8 +33,8 @@ def by_halves(items: list[T], commit: Callable[[list[T]], object]) -> list[Excep
     return [None] * len(items)
 
 
-def _everything(*_args: object) -> None:
-    return None
+def _everything(*_args: object) -> str:
+    return ""
 
 
 def _masquerade_one(m: Masquerade, backend: str | None) -> None:
@@ -55,8 +55,8 @@ def _unmasquerade_one(m: Masquerade) -> None:
     masquerade.teardown(m)
 
 
-def _same_backend(_m: Masquerade, backend: str | None) -> str | None:
-    return backend
+def _same_backend(_m: Masquerade, backend: str | None) -> str:
+    return backend or ""
 
 
 def _unmasquerade_many(calls: list[tuple[Masquerade]]) -> list[Exception | None]:

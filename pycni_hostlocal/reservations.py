@@ -37,6 +37,9 @@ class Place(Record):
     path: str
     umask: int
 
+    def __str__(self) -> str:
+        return self.path
+
 
 def reserve(place: Place, wishes: list[Wanted], kept: list[list[Pick]]) -> list[CNIError | None]:
     """Reserve for each wish; the answers are errors or None, in order.

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,11 @@ from support.netns import NetNS  # noqa: E402
 from support.observe import descendants  # noqa: E402
 from support.private import PrivateNode  # noqa: E402
 
+from pycni import install  # noqa: E402
+from pycni.native import build  # noqa: E402
+
+LAUNCHER = os.environ.get("PYCNI_TEST_LAUNCHER", "python")
+"""The kind of executables that tests make unless they are about one of the two: python or native."""
 _numbers = itertools.count()
 _node: list[PrivateNode] = []
 
@@ -42,6 +48,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if os.geteuid() != 0:
         pytest.exit("all tests but those below tests/unit need root (`make test-unit` needs none)", 2)
     _node.append(PrivateNode())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def launcher_kind() -> Iterator[None]:
+    """With PYCNI_TEST_LAUNCHER=native also the executables of plugins that tests bring along are native."""
+    if LAUNCHER not in ("python", "native"):
+        pytest.exit(f"PYCNI_TEST_LAUNCHER is python or native, not {LAUNCHER}", 2)
+    with pytest.MonkeyPatch.context() as patch:
+        if LAUNCHER == "native":
+            patch.setattr(install, "launcher_text", partial(install.native_launcher, build.program()))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -102,7 +119,7 @@ def bin_dir(tmp_path_factory: pytest.TempPathFactory, run_dir: Path) -> Path:
     """A folder with the launchers that `pycni install` writes."""
     folder = tmp_path_factory.mktemp("bin")
     subprocess.run(
-        [PYCNI, "install", "--bin-dir", folder, "--run-dir", run_dir],
+        [PYCNI, "install", "--launcher", LAUNCHER, "--bin-dir", folder, "--run-dir", run_dir],
         check=True,
         env=clean_environment(),
         stdout=subprocess.DEVNULL,

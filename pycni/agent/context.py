@@ -85,6 +85,8 @@ class AgentContext(LoopedContext):
             self._gone = True
         while self._executed is None and not self._gone:
             await self._news.wait()
+        if self._executed is None and self.held is not None:
+            self.held.keep()  # the program may outlive the launcher, or the clean-up's could not be started
         return self._executed or Completed(-1, failure="the process that should execute it is gone")
 
     def executed(self, frame: Frame) -> None:

@@ -49,7 +49,7 @@ class Groups:
         """Figures by the committer's name."""
         figures = {"requests": self._requests.statistics(), "removals": self._remover.committer.statistics()}
         for (grouped, key), committer in self._grouped.items():
-            figures[f"{grouped.name} {key}"] = committer.statistics()
+            figures[f"{grouped.name} {key}".rstrip()] = committer.statistics()
         return figures
 
     def host(self) -> Namespace:

@@ -94,11 +94,13 @@ async def _one_shot(
         watchers.cancel_scope.cancel()
     workers.close()
     reply = ctx.with_log(reply)
-    return reply.status, reply.stdout, reply.stderr, ctx.close
+    return reply.status, reply.stdout, reply.stderr, lambda: ctx.close(failed=reply.status != 0)
 
 
 async def _cancel_on_signal(scope: anyio.CancelScope, ended_by: list[int]) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        if ended_by:  # the signal came while the event loop was being made
+            scope.cancel()
         async for number in signals:
             if not ended_by:
                 ended_by.append(number)

@@ -186,14 +186,22 @@ class Agent:
     async def _work(self, connection: Connection, plugin: SupportsPlugin, call: Call) -> None:
         started = time.monotonic()
         ctx = AgentContext(call, self.run_dir, self._workers, connection, self._groups)
+        failed = True
         try:
             reply = ctx.with_log(await self._reply(connection, plugin, call, ctx))
-            with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_SECONDS):
-                status = reply.status.to_bytes(4, "little")
-                await connection.send(protocol.ANSWER, status, reply.stdout, reply.stderr)
+            failed = reply.status != 0
+            await self._answer(connection, reply)
         finally:
-            ctx.close()
+            ctx.close(failed=failed)
         self._note(plugin, call, ctx, reply, time.monotonic() - started)
+
+    async def _answer(self, connection: Connection, reply: Reply) -> None:
+        status = reply.status.to_bytes(4, "little")
+        with anyio.CancelScope(shield=True), anyio.move_on_after(ANSWER_SECONDS):
+            try:
+                await connection.send(protocol.ANSWER, status, reply.stdout, reply.stderr)
+            except OSError as error:
+                log.info("the answer could not be delivered: %s", error)
 
     async def _reply(
         self, connection: Connection, plugin: SupportsPlugin, call: Call, ctx: AgentContext

@@ -29,14 +29,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--run-dir", default=RUN_DIR, metavar="DIR", help="where the agent's socket is (default %(default)s)"
     )
+    parser.add_argument(
+        "--launcher",
+        choices=("auto", "native", "python"),
+        default="auto",
+        help="a small C program (native), or one that starts Python and needs about 10 ms more for each "
+        "call; auto, the default: native where there is a C compiler or a program compiled beforehand",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
 
 
 def run(args: argparse.Namespace) -> int:
     from pycni.install import install
+    from pycni.native.build import choose
 
     try:
-        files = install(args.bin_dir, args.run_dir, force=args.force, dry_run=args.dry_run)
+        compiled, reason = choose(args.launcher)
+        if reason:
+            print(f"pycni: executables will start Python: {reason}", file=sys.stderr)
+        files = install(args.bin_dir, args.run_dir, compiled=compiled, force=args.force, dry_run=args.dry_run)
     except (CNIError, OSError) as error:
         print(f"pycni: {from_exception(error)}", file=sys.stderr)
         return 1

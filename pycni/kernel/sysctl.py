@@ -22,7 +22,7 @@ def read(name: str) -> str:
     """The value without the closing line feed."""
     fd = os.open(_path(name), os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(fd, _LONGEST).decode("ascii", "replace").strip()
+        return _value(fd)
     finally:
         os.close(fd)
 
@@ -34,18 +34,27 @@ def write(name: str, value: str, *, always: bool = False) -> bool:
     `always` it is written nevertheless. OSError (EINVAL) also if the kernel took the value and shows
     another.
     """
-    same = read(name).split() == value.split()
-    if same and not always:
-        return False
     path = _path(name)
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.write(fd, value.encode())
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        if not always and read(name).split() == value.split():
+            return False
+        raise
+    try:
+        same = _value(fd).split() == value.split()
+        if same and not always:
+            return False
+        os.pwrite(fd, value.encode(), 0)
+        if _value(fd).split() != value.split():
+            raise OSError(errno.EINVAL, f"wrote {value!r} but it reads {_value(fd)!r}", path)
     finally:
         os.close(fd)
-    if read(name).split() != value.split():
-        raise OSError(errno.EINVAL, f"wrote {value!r} but it reads {read(name)!r}", path)
     return not same
+
+
+def _value(fd: int) -> str:
+    return os.pread(fd, _LONGEST, 0).decode("ascii", "replace").strip()
 
 
 def _path(name: str) -> str:

@@ -95,22 +95,27 @@ def loads(data: bytes | str) -> JSON:
     if rest:
         raise ValueError(f"invalid character {rest[0]!r} after top-level value")
     if "\\ud" in text or "\\uD" in text:
-        try:
-            return _without_surrogates(value)
-        except RecursionError:
-            raise ValueError("exceeded max depth") from None
+        whole = [value]
+        _replace_surrogates(whole)
+        return whole[0]
     return value
 
 
-def _without_surrogates(value: JSON) -> JSON:
+def _replace_surrogates(root: list[JSON]) -> None:
     """Half a surrogate pair (`\\ud800`) is no character, and no file or interface can be called by it."""
-    if isinstance(value, str):
-        return _replaced(value)
-    if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return _object([(_replaced(key), _without_surrogates(item)) for key, item in value.items()])
-    return value
+    todo: list[JSON] = [root]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, list):
+            item[:] = [_replaced(each) if isinstance(each, str) else each for each in item]
+            todo += item
+        elif isinstance(item, dict):
+            pairs = [(_replaced(key), each) for key, each in item.items()]
+            item.clear()
+            item.update(
+                _object([(key, _replaced(each) if isinstance(each, str) else each) for key, each in pairs])
+            )
+            todo += item.values()
 
 
 def _replaced(text: str) -> str:

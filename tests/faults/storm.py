@@ -79,11 +79,17 @@ class Network:
         self._numbers = itertools.count()
 
     def start(
-        self, verb: str, pod: NetNS | None = None, *, bin_dir: Path | None = None, **more: Any
+        self,
+        verb: str,
+        pod: NetNS | None = None,
+        *,
+        bin_dir: Path | None = None,
+        path: str = SYSTEM_PATH,
+        **more: Any,
     ) -> Running:
         """Start a call whose input is there already, so that it needs nobody to feed it; `more` are keys."""
         folder = bin_dir or self.bin_dir
-        env = {"PATH": SYSTEM_PATH, "CNI_COMMAND": verb, "CNI_PATH": str(folder)}
+        env = {"PATH": path, "CNI_COMMAND": verb, "CNI_PATH": str(folder)}
         if pod is not None:
             env |= {"CNI_CONTAINERID": pod.name, "CNI_NETNS": str(pod.path), "CNI_IFNAME": "eth0"}
         pipe = subprocess.PIPE

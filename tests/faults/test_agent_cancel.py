@@ -179,13 +179,16 @@ def test_agent_dies_while_a_foreign_program_runs(node: JournalNode) -> None:
 
 
 def test_killed_launcher_and_its_foreign_program(node: JournalNode) -> None:
-    """Where nobody is left to run the clean-up's program the agent says so in its log and goes on."""
+    """Where nobody is left to run the clean-up's program the attachment waits for the orphan, and for DEL."""
     node.agent()
     call = node.start(steps={"ADD": ["foreign"]})
     node.await_word("foreign-ADD")
     call.process.kill()
     node.await_word("undo")
+    until(lambda: node.state()["working"] == 0, "the agent has done what it can")
+    other = node.start("DEL")
+    until(lambda: node.state()["working"] == 1, "the DEL has begun")
+    assert "DEL" not in node.words()
+    os.kill(dict(node.journal())["foreign-ADD"], signal.SIGKILL)
+    other.finish().ok()
     until(lambda: not node.held(), "the attachment is free")
-    assert node.call("DEL").ok()
-    orphan = dict(node.journal())["foreign-ADD"]
-    os.kill(orphan, signal.SIGKILL)

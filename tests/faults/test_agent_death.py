@@ -73,10 +73,11 @@ def test_dead_agent_and_dead_launcher(node: JournalNode) -> None:
     assert node.held() == []
 
 
-def test_signal_while_the_agent_dies(node: JournalNode) -> None:
-    """A launcher that was told to stop does not begin anew when the agent is gone; DEL then cleans up."""
+@pytest.mark.parametrize("plugin", ["journal", "looped"])
+def test_signal_while_the_agent_dies(plugin: str, node: JournalNode) -> None:
+    """A launcher that was told to stop does not begin anew when the agent is gone; the next ADD cleans up."""
     agent = node.agent()
-    call = node.start(steps=BLOCKED)
+    call = node.start(plugin=plugin, steps=BLOCKED)
     node.await_word("ADD")
     call.process.send_signal(signal.SIGTERM)
     until(lambda: agent.poll() is None and node.state(), "the agent answers")
@@ -84,7 +85,8 @@ def test_signal_while_the_agent_dies(node: JournalNode) -> None:
     agent.wait()
     assert call.finish().failed(11)["msg"] == "cancelled by SIGTERM"
     assert node.words() == ["ADD"]
-    node.call("DEL").ok()
+    node.call(plugin=plugin).ok()
+    assert node.words() == ["ADD", "DEL", "DEL-done", "ADD", "ADD-done"]
     assert node.held() == []
 
 

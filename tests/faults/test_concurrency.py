@@ -79,9 +79,7 @@ def new_agent(host: NetNS, run_dir: Path, bin_dir: Path, tmp_path: Path) -> Iter
 
 @pytest.mark.parametrize("network", ["nftables", "iptables"], indirect=True)
 @pytest.mark.parametrize("how", ["one-shot", "agent", "agent killed"])
-def test_fifty_at_once(
-    how: str, network: Network, pods: list[NetNS], new_agent: Callable[[], Agent]
-) -> None:
+def test_fifty_at_once(how: str, network: Network, pods: list[NetNS], new_agent: Callable[[], Agent]) -> None:
     """50 ADDs at once on a node without the bridge succeed with addresses of their own; 50 DELs leave nothing.
 
     Also if the agent dies by SIGKILL in the middle of them.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from storm import GATEWAYS, Network, addresses_of, held_addresses
+from storm import GATEWAYS, REFERENCE, Network, addresses_of, held_addresses, until
 from support.agents import Agent
+from support.calls import SYSTEM_PATH
 
 from pycni import install
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 DYING = {"dying": "dying_plugin:Dying", "host-local": "pycni_hostlocal.plugin:HostLocal"}
 RULES = {"ipMasq": True, "ipMasqBackend": "nftables", "macspoofchk": True}
+MANY = 60
+"""Pauses of a process that tries again and again, and of no other."""
 KILL, TERM = int(signal.SIGKILL), int(signal.SIGTERM)
 
 
@@ -47,10 +52,10 @@ class Mortal(Network):
         self._env = {"PYTHONPATH": str(lib)}
         self.agents: list[Agent] = []
 
-    def new_agent(self) -> Agent:
+    def new_agent(self, **env: str) -> Agent:
         """An agent in the place of the last one, which is dead."""
         log = self.folder / f"agent-{len(self.agents)}.log"
-        self.agents.append(Agent(self.host, self.run_dir, log, self._env))
+        self.agents.append(Agent(self.host, self.run_dir, log, self._env | env))
         return self.agents[-1]
 
     def die(self, pod: NetNS, **fuse: Any) -> int:
@@ -90,18 +95,178 @@ def network(host: NetNS, tmp_path: Path) -> Iterator[Mortal]:
 def test_del_after_the_launcher_was_killed(
     number: int, mode: str, network: Mortal, pod: Callable[[], NetNS]
 ) -> None:
-    """DEL right after an ADD whose launcher was killed before or after any of its steps leaves nothing."""
+    """DEL right after an ADD whose launcher got a signal at any of its steps leaves nothing.
+
+    An ADD that could answer "cancelled" has left nothing already.
+    """
     if mode == "agent":
         network.new_agent()
     sandbox = pod()
     steps = network.steps(sandbox)
     assert steps >= 10
+    for at in range(steps + 1):
+        when = {"at": at} if at < steps else {"at": at - 1, "when": "after"}
+        status = network.die(sandbox, **when, signal=number)
+        assert status == -number or number == TERM, f"{when} of {steps}: {status}"
+        try:
+            if status == 1:
+                network.check_nothing_left([sandbox])
+            network.check_deleted(sandbox)
+        except AssertionError as error:
+            raise AssertionError(f"{when} of {steps}: {error}") from None
+        network.remove_bridge()
+
+
+@pytest.mark.parametrize("whom", ["agent", "both"])
+def test_agent_killed_at_work(whom: str, network: Mortal, pod: Callable[[], NetNS]) -> None:
+    """If the agent dies at any step of an ADD, the launcher completes it; without launcher, DEL leaves nothing.
+
+    And the ADD can be repeated at once: what the dead one left is removed first.
+    """
+    sandbox = pod()
+    network.new_agent()
+    steps = network.steps(sandbox)
     for at in range(steps):
-        for when in ("before", "after"):
-            status = network.die(sandbox, at=at, when=when, signal=number)
-            assert status == -number or number == TERM, f"{when} step {at} of {steps}: {status}"
-            try:
+        if at:
+            network.new_agent()
+        when = ("before", "after")[at % 2]
+        call = network.start("ADD", sandbox, fuse={"at": at, "when": when, "whom": whom})
+        outcome = call.finish()
+        assert network.agents[-1].process.wait(60) == -KILL
+        if whom == "both":
+            assert outcome.status == -KILL
+            if at % 4 < 2:
                 network.check_deleted(sandbox)
-            except AssertionError as error:
-                raise AssertionError(f"{when} step {at} of {steps}: {error}") from None
-            network.remove_bridge()
+            outcome = network.call("ADD", sandbox)
+        attached = addresses_of(outcome)
+        assert held_addresses(sandbox) == set(attached[:1]), f"{when} step {at} of {steps}"
+        sandbox.ping(GATEWAYS[0])
+        network.check_deleted(sandbox)
+        network.remove_bridge()
+
+
+@pytest.mark.parametrize("number", [KILL, TERM], ids=["SIGKILL", "SIGTERM"])
+@pytest.mark.parametrize("mode", ["one-shot", "agent"])
+def test_del_after_a_kill_from_outside(
+    number: int, mode: str, network: Mortal, pod: Callable[[], NetNS]
+) -> None:
+    """DEL right after an ADD that was killed at one of twenty moments of its life leaves nothing."""
+    if mode == "agent":
+        network.new_agent()
+    sandbox = pod()
+    network.steps(sandbox)  # warms up
+    started = time.monotonic()
+    network.call("ADD", sandbox).ok()
+    duration = time.monotonic() - started
+    network.check_deleted(sandbox)
+    network.remove_bridge()
+    chance = random.Random(f"{mode} {number}")
+    statuses = []
+    for moment in range(20):
+        call = network.start("ADD", sandbox)
+        time.sleep(duration * (moment + chance.random()) / 20)
+        call.process.send_signal(number)
+        call.process.communicate(timeout=60)
+        statuses.append(call.process.returncode)
+        try:
+            network.check_deleted(sandbox)
+        except AssertionError as error:
+            raise AssertionError(f"moment {moment} of 20, {duration * 1000:.0f} ms in all: {error}") from None
+        network.remove_bridge()
+    assert any(status != 0 for status in statuses)
+
+
+class Slow:
+    """Executables that begin their work only when they are told, and so outlive whoever started them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "slow"
+        self.bin.mkdir()
+
+    def add(self, name: str, genuine: str, condition: str) -> None:
+        """An executable that waits, where the condition (in shell) holds, and then becomes `genuine`."""
+        waiting = f'echo $$ >> "{self.folder}/begun"; while [ ! -e "{self.folder}/go" ]; do sleep 0.01; done'
+        path = self.bin / name
+        path.write_text(f'#!/bin/sh\nif {condition}; then {waiting}; fi\nexec {genuine} "$@"\n')
+        path.chmod(0o755)
+
+    def begun(self) -> int:
+        """The process that waits, once it does."""
+        begun = self.folder / "begun"
+        until(lambda: begun.exists() and begun.read_text().endswith("\n"), "the slow program begins")
+        return int(begun.read_text())
+
+    def go(self) -> None:
+        (self.folder / "go").touch()
+
+
+def check_del_waits(network: Mortal, sandbox: NetNS, slow: Slow) -> None:
+    """A DEL that begins while an orphan of a killed ADD is at work leaves nothing, once the orphan has ended."""
+    orphan = Path(f"/proc/{slow.begun()}")
+    serving = [agent.process.pid for agent in network.agents if agent.process.returncode is None]
+    before = sum(map(sleeps, serving))
+    delete = network.start("DEL", sandbox)
+    waiting = serving or [delete.process.pid]
+    until(
+        lambda: delete.process.poll() is not None or sum(map(sleeps, waiting)) > before + MANY,
+        "DEL waits or ends",
+    )
+    print(
+        "DEL",
+        delete.process.poll(),
+        "CAT",
+        Path(f"/proc/{slow.begun()}/cmdline").read_text(),
+        Path(f"/proc/{slow.begun()}/fd/0").read_text(),
+    )
+    slow.go()
+    until(lambda: not orphan.exists(), "the orphan ends")
+    delete.finish().ok()
+    network.check_nothing_left([sandbox])
+
+
+def sleeps(pid: int) -> int:
+    """How often a process has given up the processor by itself."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("voluntary"))
+
+
+@pytest.mark.parametrize("mode", ["one-shot", "agent"])
+def test_del_waits_for_iptables_of_a_killed_add(
+    mode: str, network: Mortal, pod: Callable[[], NetNS], tmp_path: Path
+) -> None:
+    """An iptables-restore that outlives the launcher and the agent adds no rule behind DEL's back."""
+    slow = Slow(tmp_path)
+    slow.add("iptables", "/usr/sbin/iptables", "false")
+    slow.add("iptables-restore", "/usr/sbin/iptables-restore", "true")
+    path = f"{slow.bin}:{SYSTEM_PATH}"
+    if mode == "agent":
+        network.new_agent(PATH=path)
+    sandbox = pod()
+    call = network.start("ADD", sandbox, path=path, ipMasqBackend="iptables")
+    slow.begun()
+    call.process.kill()
+    for agent in network.agents:
+        agent.kill()
+    call.finish()
+    check_del_waits(network, sandbox, slow)
+
+
+@pytest.mark.parametrize("mode", ["one-shot", "agent"])
+def test_del_waits_for_the_delegate_of_a_killed_add(
+    mode: str, network: Mortal, pod: Callable[[], NetNS], tmp_path: Path
+) -> None:
+    """A foreign IPAM plugin that outlives the launcher reserves no address behind DEL's back."""
+    slow = Slow(network.folder)
+    slow.add("slow-local", f"{REFERENCE}/host-local", '[ "$CNI_COMMAND" = ADD ]')
+    (slow.bin / "slow-local").rename(network.bin_dir / "slow-local")
+    network.config["ipam"]["type"] = "slow-local"
+    network.config["cniVersion"] = "1.0.0"
+    if mode == "agent":
+        network.new_agent()
+    sandbox = pod()
+    call = network.start("ADD", sandbox)
+    slow.begun()
+    call.process.kill()
+    call.process.wait()
+    check_del_waits(network, sandbox, slow)

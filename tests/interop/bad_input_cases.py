@@ -582,7 +582,7 @@ def _previous_results() -> list[Case]:
         case("bad gateway", PREV + "invalid IP address: banana", {"ips": [address | {"gateway": "banana"}]},
              "ips[0].gateway"),
         case("bad route", PREV + "invalid CIDR address: banana", {"routes": [{"dst": "banana"}]},
-             "ipam.routes[0].dst"),
+             "routes[0].dst"),
         case("bad index", PREV + "json: cannot unmarshal string…", {"ips": [address | {"interface": "2"}]},
              "ips[0].interface"),
         case("addresses that are no list", PREV + "json: cannot unmarshal object…", {"ips": {"x": 1}}, "ips"),

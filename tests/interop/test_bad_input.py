@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,7 @@ import pytest
 from bad_input_cases import CASES, Case
 from bad_input_types import KEYS, wrong_types
 from support.agents import Agent
-from support.calls import SYSTEM_PATH, Outcome, execute
+from support.calls import SYSTEM_PATH, Outcome, Running
 from support.golden import Names, merge
 from support.netns import NetNS
 
@@ -22,7 +24,7 @@ from pycni.install import install, registered_plugins
 from pycni.main import OneShot, drive, serve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 IPAM = {"type": "host-local", "dataDir": "$DATA", "ranges": [[{"subnet": "10.71.0.0/24"}]]}
 GOOD: dict[str, dict[str, Any]] = {
@@ -35,16 +37,18 @@ MEMBERS = {"code", "msg", "details"}
 
 
 class Node:
-    """A node that every case of this module must leave as it is."""
+    """A node that every case must leave as it is: the host, a pod, and a pod whose eth0 is taken."""
 
     def __init__(self, folder: Path) -> None:
         self.host, self.pod, self.taken = NetNS("host-bad"), NetNS("pod-bad"), NetNS("pod-bad-taken")
+        self.taken.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
         self.folder = folder
         self.bin_dir, self.run_dir, self.data_dir = (folder / name for name in ("bin", "run", "networks"))
-        for path in (self.bin_dir, self.run_dir, self.data_dir):
+        self.agent_bin_dir, self.agent_run_dir = folder / "agent-bin", folder / "agent-run"
+        for path in (self.bin_dir, self.run_dir, self.data_dir, self.agent_bin_dir, self.agent_run_dir):
             path.mkdir()
         install(self.bin_dir, self.run_dir)
-        self.taken.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
+        install(self.agent_bin_dir, self.agent_run_dir)
         _make_oddities(folder, self.host)
         self.plugins = {plugin.name: load_plugin(plugin.value) for plugin in registered_plugins()}
         self.names = Names(
@@ -53,13 +57,16 @@ class Node:
             HOST=str(self.host.path),
             DATA=str(self.data_dir),
             BIN=str(self.bin_dir),
-            DIR=str(folder),
             FOREIGN=str(folder / "foreign"),
+            DIR=str(folder),
         )
         self.before = self.state()
 
     def state(self) -> dict[str, Any]:
-        """Links, addresses and routes of the namespaces as /proc tells them, rules, and all files below."""
+        """Links, addresses and routes as /proc tells them, rules, and all files below our folder.
+
+        The files are launchers, stores, and the locks of attachments; /proc costs no process per case.
+        """
         return {
             **{netns.name: _kernel(netns) for netns in (self.host, self.pod, self.taken)},
             "rules": self.host.run("nft", "list", "ruleset").stdout,
@@ -69,11 +76,11 @@ class Node:
     def changes(self) -> list[str]:
         """What is not as it was the last time, one line each."""
         before, self.before = self.before, self.state()
-        found = []
-        for key, was in before.items():
-            if self.before[key] != was:
-                found.append(f"{key}: was {was!r}, is {self.before[key]!r}")
-        return found
+        return [
+            f"{key}: was {before[key]!r}, is {self.before[key]!r}"
+            for key in before
+            if before[key] != self.before[key]
+        ]
 
     def request(self, case: Case) -> tuple[dict[str, str], bytes]:
         """Environment and standard input of a case."""
@@ -94,7 +101,7 @@ class Node:
         return env, config
 
     def in_process(self, case: Case) -> Outcome:
-        """The case as a launcher without agent serves it, without the process."""
+        """The case as a launcher without agent serves it, but in this process."""
         env, stdin = self.request(case)
         block = encode_environment(env)
         with self.host.inside():
@@ -110,9 +117,13 @@ class Node:
                     os.close(sandbox)
         return Outcome(reply.status, reply.stdout, reply.stderr + b"".join(ctx.lines))
 
-    def executed(self, case: Case) -> Outcome:
+    def executed(self, case: Case, bin_dir: Path, source: int = subprocess.PIPE) -> Outcome:
+        """The case through the executable in `bin_dir`; `source` is a descriptor for its standard input."""
         env, stdin = self.request(case)
-        return execute(self.host, self.bin_dir / case.plugin, env, stdin).finish()
+        process = self.host.popen(
+            bin_dir / case.plugin, env=env, stdin=source, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        return Running(process, stdin).finish()
 
     def close(self) -> None:
         for netns in (self.host, self.pod, self.taken):
@@ -178,6 +189,32 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     node.close()
 
 
+@pytest.fixture(scope="module")
+def through_agent(node: Node) -> Iterator[Callable[..., Outcome]]:
+    """Execute cases with an agent on the node, which must have served them all."""
+    agent = Agent(node.host, node.agent_run_dir, node.folder / "agent.log")
+    calls = itertools.count()
+    node.before = node.state()
+
+    def call(case: Case, source: int = subprocess.PIPE) -> Outcome:
+        next(calls)
+        return node.executed(case, node.agent_bin_dir, source)
+
+    yield call
+    served = agent.served()
+    agent.stop()
+    assert served == next(calls)
+
+
+@pytest.fixture(params=["oneshot", "agent"])
+def run(request: pytest.FixtureRequest, node: Node) -> Callable[..., Outcome]:
+    """Execute a case, without an agent or with one: `run(case, source)`."""
+    if request.param == "agent":
+        call: Callable[..., Outcome] = request.getfixturevalue("through_agent")
+        return call
+    return lambda case, source=subprocess.PIPE: node.executed(case, node.bin_dir, source)
+
+
 def problems(node: Node, case: Case, outcome: Outcome) -> list[str]:
     """What is wrong with the answer to a case, and what it left behind."""
     found = _malformed(outcome)
@@ -232,6 +269,18 @@ def test_refused(node: Node, case: Case) -> None:
     judge(node, case, node.in_process(case))
 
 
+@pytest.mark.parametrize("case", CASES[::3], ids=lambda case: case.title)
+def test_refused_by_the_executable(node: Node, case: Case) -> None:
+    """A third of the cases as real processes: the same answers, and still nothing is created."""
+    judge(node, case, node.executed(case, node.bin_dir))
+
+
+@pytest.mark.parametrize("case", CASES[1::3], ids=lambda case: case.title)
+def test_refused_through_the_agent(node: Node, through_agent: Callable[..., Outcome], case: Case) -> None:
+    """Another third with an agent: the same answers, and none of them keeps it from serving the next."""
+    judge(node, case, through_agent(case))
+
+
 @pytest.mark.parametrize(("plugin", "key"), [(plugin, key) for plugin, keys in KEYS.items() for key in keys])
 def test_wrong_type(node: Node, plugin: str, key: str) -> None:
     """A value of any other type is refused with the key's path and the value."""
@@ -240,3 +289,78 @@ def test_wrong_type(node: Node, plugin: str, key: str) -> None:
         found += [f"{case.title}: {line}" for line in problems(node, case, node.in_process(case))]
     if found:
         pytest.fail("\n".join(found), pytrace=False)
+
+
+@pytest.mark.parametrize("plugin", GOOD)
+@pytest.mark.parametrize("verb", ["ADD", "STATUS"])
+def test_the_good_config_is_accepted(node: Node, plugin: str, verb: str) -> None:
+    """What the cases are patches of is no reason for a refusal, and DEL takes back what ADD made."""
+    for each in (verb, "DEL"):
+        outcome = node.in_process(Case("good", 0, "", plugin=plugin, verb=each))
+        assert outcome.status == 0, outcome
+    for made in ("lock", "last_reserved_ip.0"):
+        (node.data_dir / "badnet" / made).unlink(missing_ok=True)
+    node.host.run("ip", "link", "delete", "badbr0", check=False)
+    assert [line for line in node.changes() if not line.startswith("pod-bad: ")] == []
+
+
+STATUS_CONFIG = b"""{"name":"badnet","cniVersion":"1.1.0",
+    "ipam":{"dataDir":"$DATA","subnet":"10.71.0.0/24"}}"""
+ACCEPTED = {
+    "another spelling": b"""{"NAME":"badnet","CniVersion":"1.1.0",
+        "Ipam":{"DATADIR":"$DATA","Subnet":"10.71.0.0/24"}}""",
+    "the last one counts": b"""{"name":"a/b","name":"badnet","cniVersion":"9.9.9","CNIVERSION":"1.1.0",
+        "ipam":5,"ipam":{"dataDir":5,"datadir":"$DATA","ranges":5,"RANGES":[[{"subnet":"10.71.0.0/24"}]]}}""",
+    "null leaves what was there": b"""{"name":"badnet","NAME":null,"cniVersion":"1.1.0","cniversion":null,
+        "ipam":{"dataDir":"$DATA","dataDir":null,"subnet":"10.71.0.0/24","Subnet":null},"ipam":null}""",
+    "members of others": STATUS_CONFIG[:-1]
+    + b""","x":1e999,"y":"\\ud800","z":"\xff","":-0,"deep":"""
+    + b"[" * 500
+    + b"]" * 500
+    + b"}",
+    "16 MiB less a byte": STATUS_CONFIG,
+}
+
+
+@pytest.mark.parametrize("title", ACCEPTED)
+def test_accepted(node: Node, run: Callable[..., Outcome], title: str) -> None:
+    """Odd, but Go's decoder takes it, so configs may look like this."""
+    config = ACCEPTED[title].replace(b"$DATA", os.fsencode(node.data_dir))
+    if "MiB" in title:
+        config += b" " * ((16 << 20) - 1 - len(config))
+    outcome = run(Case(title, 0, "", plugin="host-local", verb="STATUS", config=config))
+    assert (outcome.status, outcome.stdout, outcome.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "msg"),
+    [
+        ("/dev/zero", 5, "error reading from stdin: …"),
+        ("/proc/self/mem", 5, "error reading from stdin: input/output error"),
+        ("/dev/null", 6, "error unmarshall network config: unexpected end of JSON input"),
+    ],
+)
+def test_unreadable_standard_input(
+    node: Node, run: Callable[..., Outcome], source: str, code: int, msg: str
+) -> None:
+    """An endless file, one whose reading fails and an empty one are told apart."""
+    case = Case(source, code, msg)
+    descriptor = os.open(source, os.O_RDONLY)
+    try:
+        outcome = run(case, descriptor)
+    finally:
+        os.close(descriptor)
+    judge(node, case, outcome)
+
+
+def test_a_folder_as_standard_input(node: Node) -> None:
+    """CPython does not start with a folder as standard input, so nobody can print an error object; it fails
+    all the same, says why on standard error, and nothing is created."""
+    descriptor = os.open("/", os.O_RDONLY)
+    try:
+        outcome = node.executed(Case("a folder", 5, ""), node.bin_dir, descriptor)
+    finally:
+        os.close(descriptor)
+    assert (outcome.status, outcome.stdout) == (1, b"")
+    assert b"<stdin> is a directory" in outcome.stderr
+    assert node.changes() == []

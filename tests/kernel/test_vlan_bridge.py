@@ -33,11 +33,14 @@ class Node:
         self.new_pod = new_pod
         self.data_dir = data_dir
 
-    def config(self, network: str = "red", subnets: tuple[str, ...] = (), **keys: Any) -> dict[str, Any]:
-        """The config of one network; without subnets it is layer 2."""
+    def config(
+        self, network: str = "red", subnets: tuple[str, ...] = (), start: str = "", **keys: Any
+    ) -> dict[str, Any]:
+        """The config of one network, whose addresses begin with `start`; without subnets it is layer 2."""
         config = {"cniVersion": "1.1.0", "name": network, "type": "bridge", "bridge": BRIDGE, **keys}
         if subnets:
-            ranges = [[{"subnet": subnet}] for subnet in subnets]
+            begin = {"rangeStart": start} if start else {}
+            ranges = [[{"subnet": subnet, **begin}] for subnet in subnets]
             config["ipam"] = {"type": "host-local", "dataDir": str(self.data_dir), "ranges": ranges}
         return config
 
@@ -86,16 +89,14 @@ def node(host: NetNS, pod: Callable[[], NetNS], bin_dir: Path, run_dir: Path, da
 
 
 RED = ("10.40.0.0/24", "fd40::/64")
-BLUE = ("10.40.0.128/25", "fd40:0:0:0:8000::/65")
-"""Overlaps with RED, so that only the VLAN keeps them apart."""
 
 
 def test_a_vlan_is_a_network_of_its_own(node: Node) -> None:
     """Pods of one VLAN reach each other, those of another do not, though they share bridge and subnet."""
     red = node.config("red", RED[:1], vlan=100)
     one, two = node.add("one", red), node.add("two", red)
-    blue = node.add("three", node.config("blue", BLUE[:1], vlan=200))
-    plain = node.add("four", node.config("plain", ("10.40.0.64/26",)))
+    blue = node.add("three", node.config("blue", RED[:1], "10.40.0.100", vlan=200))
+    plain = node.add("four", node.config("plain", RED[:1], "10.40.0.200"))
     assert one.reaches(two.address)
     assert not one.reaches(blue.address)
     assert not one.reaches(plain.address)
@@ -131,7 +132,7 @@ def test_pods_of_a_vlan_share_its_gateway(node: Node) -> None:
     assert two.reaches("10.40.0.1")
     two("DEL").ok()
     node.call("GC", config | {"cni.dev/valid-attachments": []}).ok()
-    assert sorted(observe.links(node.host)) == ["lo", BRIDGE, GATEWAY, PORT]
+    assert sorted(observe.links(node.host)) == sorted(["lo", BRIDGE, GATEWAY, PORT])
     assert node.add("three", config).reaches("10.40.0.1")
     assert observe.links(node.host)[GATEWAY]["ifindex"] == index
 
@@ -164,8 +165,7 @@ def test_a_trunk_carries_tagged_frames(node: Node) -> None:
         trunk.netns.run("ip", "link", "set", name, "up")
     assert trunk.reaches(twenty.address)
     assert trunk.reaches(native.address)
-    trunk.netns.run(*"ip link set v20 type vlan id 21".split(), check=False)
-    trunk.netns.run(*"ip link delete v20".split())
+    node.host.run(*f"bridge vlan delete dev {trunk.port} vid 20".split())
     assert not trunk.reaches(twenty.address)
 
 
@@ -287,7 +287,7 @@ def test_check_lets_other_vlans_be(node: Node) -> None:
 
 
 def test_an_existing_bridge_is_not_switched_over(node: Node) -> None:
-    """Its other ports would be cut off; the operator is told that the VLAN has no effect, and how to turn it on."""
+    """Its other ports would be cut off; the operator is told that the VLAN has no effect."""
     node.host.run(*f"ip link add {BRIDGE} type bridge".split())
     config = node.config("red", RED[:1], vlan=100)
     outcome = node.call("ADD", config, netns=node.new_pod()).ok()

@@ -61,7 +61,8 @@ class Network:
         """The error of an ADD that must fail and leave node, pod and store as they were."""
         before = self.state(pod)
         error = self.try_add(pod, *args, **env).failed()
-        assert self.state(pod) == before
+        after = self.state(pod)
+        assert after == before, f"{error}\nbefore: {before}\nafter: {after}"
         return error
 
     def delete(
@@ -117,13 +118,12 @@ class Network:
         return [rule for rule in found if (rule["family"], rule["table"], rule["chain"]) == place]
 
     def state(self, *pods: NetNS) -> dict[str, Any]:
-        """All that an ADD may change: links, addresses, routes, rules, forwarding, reservations."""
+        """All that a failed ADD must give back: links, addresses, routes, rules, reservations.
+
+        Not forwarding: another ADD may rely on it by then.
+        """
         return {
             "host": observe.snapshot(self.host),
             "pods": [observe.snapshot(pod) for pod in pods],
-            "forwarding": [
-                observe.sysctl(self.host, "ipv4.ip_forward"),
-                observe.sysctl(self.host, "ipv6.conf.all.forwarding"),
-            ],
             "reservations": self.reservations(),
         }

@@ -201,6 +201,10 @@ class Replay:
         return found
 
     def _execute(self, step: dict[str, Any]) -> Outcome:
+        env, stdin = self._request(step)
+        return execute(self.host, self.bin_dir / step["plugin"], env, stdin).finish()
+
+    def _request(self, step: dict[str, Any]) -> tuple[dict[str, str], bytes]:
         if "stdin_text" in step:
             stdin = step["stdin_text"].encode()
         else:
@@ -211,8 +215,7 @@ class Replay:
             if "prev_result_of_step" in step:
                 config["prevResult"] = json.loads(self.printed[step["prev_result_of_step"]])
             stdin = json.dumps(config).encode()
-        env = self.names.fill(step["env"]) | {"PATH": SYSTEM_PATH}
-        return execute(self.host, self.bin_dir / step["plugin"], env, stdin).finish()
+        return self.names.fill(step["env"]) | {"PATH": SYSTEM_PATH}, stdin
 
     def _see_lowest_mac(self, step: dict[str, Any]) -> None:
         bridge = step.get("stdin", {}).get("bridge")

@@ -10,20 +10,18 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from support.calls import SYSTEM_PATH, Outcome
-
 from pycni import launcher
 from pycni.handover import decode_call, encode_environment
 from pycni.main import Cancelled, OneShot, cancelled_reply, drive, serve
 from pycni_bridge.plugin import Bridge
+from support.calls import SYSTEM_PATH, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from support.netns import NetNS
-
     from pycni.handover import Call
+    from support.netns import NetNS
 
     Around = Callable[[int, Callable[[], Any]], Any]
 
@@ -60,6 +58,7 @@ class InProcess:
     def __call__(self, verb: str, config: Any, *, netns: NetNS | str = "", **variables: str) -> Outcome:
         """One call; `steps` afterwards says how many it took. Further arguments are environment variables."""
         usual = {
+            "PATH": SYSTEM_PATH,
             "CNI_CONTAINERID": "pod-one",
             "CNI_NETNS": str(getattr(netns, "path", netns)),
             "CNI_IFNAME": "eth0",
@@ -68,8 +67,8 @@ class InProcess:
         return self.serve({**usual, **variables, "CNI_COMMAND": verb}, json.dumps(config).encode())
 
     def serve(self, env: dict[str, str], stdin: bytes) -> Outcome:
-        """One call with exactly this environment (but for PATH) and standard input."""
-        block = encode_environment({"PATH": SYSTEM_PATH, **env})
+        """One call with this environment and standard input."""
+        block = encode_environment(env)
         with self.host.inside():
             sandbox, errno = launcher.open_sandbox(block, os.fsencode(env["CNI_COMMAND"]))
             parts = (block, stdin, launcher.directory(), launcher.numbers(0, errno))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -40,6 +41,9 @@ class InPlace(Context):
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.on_sleep()
+
+    def shield(self) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
 
     def log(self, text: str) -> None:
         self.logged.append(text)
@@ -154,6 +158,18 @@ def test_dead_request_is_noticed_once(verb: str, tmp_path: Path) -> None:
     held = hold(InPlace(), verb, tmp_path)
     assert not held.stale
     held.release()
+
+
+def test_failed_request_settles_nothing(tmp_path: Path) -> None:
+    """After a request that failed, an earlier one's intent stays to be seen; its own does not."""
+    hold(InPlace(), "ADD", tmp_path).release(failed=True)
+    assert files(tmp_path) == []
+    leave_stale(tmp_path)
+    hold(InPlace(), "DEL", tmp_path).release(failed=True)
+    held = hold(InPlace(), "ADD", tmp_path)
+    assert held.stale
+    held.release()
+    assert files(tmp_path) == []
 
 
 def test_killed_process_leaves_a_stale_intent(tmp_path: Path) -> None:

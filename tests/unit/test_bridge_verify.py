@@ -97,7 +97,7 @@ SEEN = Observed(
     pod_link=POD,
     host_side=HOST_SIDE,
     host_links={"br0": BRIDGE, "veth1": HOST_SIDE},
-    bridge_addresses=(CIDR.parse("10.0.0.1/24"), CIDR.parse("fd00::1/64")),
+    gateway_addresses=(CIDR.parse("10.0.0.1/24"), CIDR.parse("fd00::1/64")),
     pod_addresses=(address("10.0.0.2/24"), address("fd00::2/64"), address("fe80::2/64")),
     pod_routes=POD_ROUTES,
     sysctls={FORWARD4: "1", FORWARD6: "1"},
@@ -136,7 +136,7 @@ def test_an_intact_attachment_has_no_findings() -> None:
     more = SEEN.replace(
         pod_addresses=(*SEEN.pod_addresses, address("10.0.0.99/24")),
         pod_routes=(*POD_ROUTES, entry("10.55.0.0/16", "10.0.0.9")),
-        bridge_addresses=(*SEEN.bridge_addresses, CIDR.parse("fd77::1/64")),
+        gateway_addresses=(*SEEN.gateway_addresses, CIDR.parse("fd77::1/64")),
     )
     assert texts(more) == []
 
@@ -145,7 +145,7 @@ def test_an_intact_layer_2_attachment() -> None:
     """No addresses, no gateway; a pod link that shall stay down may be down."""
     config = BridgeConfig(bridge="br0", disable_container_interface=True)
     seen = SEEN.replace(
-        pod_link=POD.replace(flags=0), pod_addresses=(), pod_routes=(), bridge_addresses=(), sysctls={}
+        pod_link=POD.replace(flags=0), pod_addresses=(), pod_routes=(), gateway_addresses=(), sysctls={}
     )
     assert texts(seen, expected(config, ips=(), routes=())) == []
 
@@ -434,7 +434,7 @@ def test_which_route_is_the_expected_one(route: Route, there: RouteEntry, found:
 
 def test_a_missing_gateway_address() -> None:
     """The bridge must have each gateway with its prefix."""
-    seen = SEEN.replace(bridge_addresses=(CIDR.parse("10.0.0.1/16"), CIDR.parse("fd00::1/64")))
+    seen = SEEN.replace(gateway_addresses=(CIDR.parse("10.0.0.1/16"), CIDR.parse("fd00::1/64")))
     (finding,) = verify(expected(), seen)
     assert finding.text == "Gateway address 10.0.0.1/24 is missing on bridge br0"
     assert finding.advice == "ip addr add 10.0.0.1/24 dev br0"

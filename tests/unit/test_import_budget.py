@@ -30,7 +30,8 @@ LAYERS = (
     ("pycni.skel",),
     ("pycni.delegate",),
     ("pycni_bridge", "pycni_hostlocal", "pycni_loopback"),
-    ("pycni.attachments", "pycni.handover", "pycni.execute", "pycni.main", "pycni.launcher", "pycni.install"),
+    ("pycni.attachments", "pycni.handover", "pycni.execute", "pycni.main", "pycni.launcher"),
+    ("pycni.native", "pycni.install"),
     ("pycni.runtime",),
     ("pycni.agent",),
     ("pycni.testing",),
@@ -62,7 +63,10 @@ DEAR = (
     *("ipaddress", "hashlib", "socket", "subprocess", "logging", "pathlib", "asyncio", "importlib", "ctypes"),
     *("anyio", "pyroute2", "orjson", "inspect", "threading", "tempfile", "shutil", "signal", "argparse"),
 )
-NOT_ONE_SHOT = ("pycni.runtime", "pycni.agent", "pycni.cli", "pycni.testing", "pycni.install")
+NOT_ONE_SHOT = (
+    *("pycni.runtime", "pycni.agent", "pycni.cli", "pycni.testing", "pycni.install"),
+    "pycni.native.build",
+)
 
 
 class Import(NamedTuple):
@@ -203,6 +207,7 @@ assert b"10.0.0.1/8" in print_result(result, "0.4.0")
         "import pycni_hostlocal.plugin",
         "import pycni_bridge.plugin",
         "import pycni.main",
+        "import pycni.native.takeover",
     ],
 )
 def test_a_fresh_process_loads_nothing_dear(code: str) -> None:

@@ -42,7 +42,13 @@ OPTIONS: dict[str, Config] = {
         V4,
         V6,
         **GATEWAY,
-        ipam={"routes": [{"dst": "10.90.0.0/16"}, {"dst": "10.91.0.0/16", "gw": "10.40.0.9"}, {"dst": "fd90::/64"}]},
+        ipam={
+            "routes": [
+                {"dst": "10.90.0.0/16"},
+                {"dst": "10.91.0.0/16", "gw": "10.40.0.9"},
+                {"dst": "fd90::/64"},
+            ]
+        },
     ),
     "default routes of the IPAM": bridge(
         V4, V6, **GATEWAY, ipam={"routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}
@@ -61,7 +67,9 @@ OPTIONS: dict[str, Config] = {
     "masquerade without gateway": bridge(V4, ipMasq=True),
     "spoof check": bridge(V4, **DEFAULT, macspoofchk=True),
     "spoof check and masquerade": bridge(V4, V6, **DEFAULT, macspoofchk=True, ipMasq=True),
-    "DNS": bridge(V4, **DEFAULT, dns={"nameservers": ["10.40.0.53"], "domain": "a", "search": ["b"], "options": ["c"]}),
+    "DNS": bridge(
+        V4, **DEFAULT, dns={"nameservers": ["10.40.0.53"], "domain": "a", "search": ["b"], "options": ["c"]}
+    ),
     "resolver file": bridge(V4, **DEFAULT, ipam={"resolvConf": "$FILES/resolv.conf"}),
     "DNS over a resolver file": bridge(
         V4, **DEFAULT, dns={"domain": "a"}, ipam={"resolvConf": "$FILES/resolv.conf"}

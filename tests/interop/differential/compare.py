@@ -38,15 +38,14 @@ class Names:
 
     def __init__(self, world: World, moment: Moment) -> None:
         sight = moment.sight
-        links = sight.links["host"] if sight is not None else []
+        links = sight.links.get("host", []) if sight is not None else []
         self.veths, self.macs = (sight.veths, sight.macs) if sight is not None else ({}, {})
         self.paths = sorted(((v, k) for k, v in world.values.items()), key=lambda item: -len(item[0]))
         self.known = set(MAC.findall(repr(world.case).lower()))
-        self.lowest = {}
-        for link in links:
-            ports = [port["address"] for port in links if port.get("master") == link["ifname"]]
-            if ports and min(ports) == link["address"]:
-                self.lowest[link["ifname"]] = link["address"]
+        ports = [(link.get("master"), link["address"]) for link in links]
+        self.borrowed = {
+            link["ifname"]: link["address"] for link in links if (link["ifname"], link["address"]) in ports
+        }
 
     def text(self, text: str) -> str:
         for path, name in self.paths:
@@ -60,15 +59,15 @@ class Names:
     def apply(self, value: Any) -> Any:
         """`value` with every name of this world replaced, in keys too."""
         replaced = json.loads(self.text(json.dumps(value)))
-        return self._follow_ports(replaced) if self.lowest else replaced
+        return self._follow_ports(replaced) if self.borrowed else replaced
 
     def _follow_ports(self, value: Any) -> Any:
-        """A bridge without an address of its own bears the lowest of its ports': the kernel's choice."""
-        for name, mac in self.lowest.items():
+        """A bridge without an address of its own bears the lowest of its ports': which one is chance."""
+        for name, mac in self.borrowed.items():
             for link in _links_of(value):
                 key = "mac" if "mac" in link else "address"
                 if name in (link.get("name"), link.get("ifname")) and link.get(key) == self._mac(mac):
-                    link[key] = "$MAC(lowest port)"
+                    link[key] = "$MAC(a port)"
         return value
 
 
@@ -114,13 +113,13 @@ def _outcomes(names: list[Names], reference: Moment, ours: Moment) -> Iterator[t
     assert second is not None
     if b"Traceback" in second.stderr:
         yield "stderr", "", second.stderr.decode()
-    texts = [n.text(side.stdout.decode("utf-8", "replace")) for n, side in zip(names, (first, second), strict=True)]
+    texts = [
+        n.text(side.stdout.decode("utf-8", "replace")) for n, side in zip(names, (first, second), strict=True)
+    ]
     if first.status != second.status:
         yield "exit", [first.status, texts[0]], [second.status, texts[1]]
         return
-    documents = [
-        n.apply(_document(side.stdout)) for n, side in zip(names, (first, second), strict=True)
-    ]
+    documents = [n.apply(_document(side.stdout)) for n, side in zip(names, (first, second), strict=True)]
     if first.status:
         yield from _errors(*documents)
         return

@@ -82,7 +82,9 @@ def _chained(version: str, previous: Any) -> Case:
 
 CASES: dict[str, Case] = {
     "alone": Case(_life(), VERSIONS),
-    "version absent": Case((_lo("ADD", {"cniVersion": ...}), _lo("DEL", {"cniVersion": ""})),),
+    "version absent": Case(
+        (_lo("ADD", {"cniVersion": ...}), _lo("DEL", {"cniVersion": ""})),
+    ),
     "another interface name": Case(
         tuple(call(verb, LO, plugin="loopback", ifname="eth7") for verb in ("ADD", "CHECK", "DEL"))
     ),
@@ -103,7 +105,9 @@ CASES: dict[str, Case] = {
     "a file instead of a namespace": Case(
         tuple(_lo(verb, netns="$FILES/x") for verb in ("ADD", "CHECK", "DEL")), files=(("x", ""),)
     ),
-    "a folder instead of a namespace": Case(tuple(_lo(verb, netns="/etc") for verb in ("ADD", "CHECK", "DEL"))),
+    "a folder instead of a namespace": Case(
+        tuple(_lo(verb, netns="/etc") for verb in ("ADD", "CHECK", "DEL"))
+    ),
     "another namespace of the kernel": Case(
         tuple(_lo(verb, netns="/proc/self/ns/uts") for verb in ("ADD", "CHECK", "DEL"))
     ),

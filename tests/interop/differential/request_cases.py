@@ -82,7 +82,9 @@ def _stdin(plugin: str) -> dict[str, Call]:
         f"CHECK in version {version!r}": check(config | {"cniVersion": version})
         for version in ("", "0.1.0", "0.3.1", "0.3.9", "1.0", "abc", "1.x", "1.0.0.0", "2.0.0")
     }
-    calls |= {f"DEL in version {version!r}": delete(config | {"cniVersion": version}) for version in ("1.0", "abc")}
+    calls |= {
+        f"DEL in version {version!r}": delete(config | {"cniVersion": version}) for version in ("1.0", "abc")
+    }
     calls["type is a number"] = add(config | {"type": 5})
     calls["prevResult is a text"] = add(config | {"prevResult": "x"})
     calls["prevResult has a bad address"] = add(
@@ -103,8 +105,13 @@ def _cases() -> dict[str, Case]:
         for verb in ("GC", "STATUS"):
             cases[f"{plugin}, {verb} in an old version"] = Case((call(verb, good(plugin), plugin=plugin),))
         cases[f"{plugin}, keys in other spellings"] = Case(
-            (add(b'{"NAME":"a","Name":"b","CNIVersion":"1.0.0","IPAM":{"SUBNET":"10.40.0.0/24",'
-                 b'"TYPE":"host-local","DATADIR":"$DATADIR"},"BRIDGE":"br-a","Isgateway":true}', plugin=plugin),)
+            (
+                add(
+                    b'{"NAME":"a","Name":"b","CNIVersion":"1.0.0","IPAM":{"SUBNET":"10.40.0.0/24",'
+                    b'"TYPE":"host-local","DATADIR":"$DATADIR"},"BRIDGE":"br-a","Isgateway":true}',
+                    plugin=plugin,
+                ),
+            )
         )
     return cases
 

@@ -53,7 +53,7 @@ class Sight:
 
 def see(host: NetNS, pods: list[NetNS], data_dir: Path) -> Sight:
     """Look at the node, the pods and the store."""
-    places = {"host": host} | {f"pod{n}": pod for n, pod in enumerate(pods, 1)}
+    places = {"host": host} | {f"pod{n}": pod for n, pod in enumerate(pods, 1)} if pods else {}
     state: dict[str, Any] = {"store": _store(data_dir)}
     links: dict[str, list[dict[str, Any]]] = {}
     for place, netns in places.items():
@@ -64,18 +64,19 @@ def see(host: NetNS, pods: list[NetNS], data_dir: Path) -> Sight:
         printed = netns.run("sh", "-ec", look).stdout.decode().split(_MARK)
         found, four, six, *rules = (json.loads(text or "[]") for text in printed)
         links[place] = [link for link in found if link.get("ifname")]
+        sysctls = _sysctls(netns)
         state[place] = {
-            "links": {link["ifname"]: _link(link) for link in links[place]},
-            "routes": sorted((*_routes(4, four), *_routes(6, six)), key=json.dumps),
-            "sysctls": _sysctls(netns),
+            "links": {name: _link(link, sysctls.pop(name, {})) for link in links[place] if (name := link["ifname"])},
+            "routes": dict((*_routes(4, four), *_routes(6, six))),
+            "sysctls": sysctls,
         }
         if rules:
             state[place] |= _rules(netns, (rules[0] or {"nftables": []})["nftables"])
-    veths = _veth_names(links["host"])
+    veths = _veth_names(links.get("host", []))
     return Sight(state, links, veths, _mac_names(links, veths))
 
 
-def _link(link: dict[str, Any]) -> dict[str, Any]:
+def _link(link: dict[str, Any], sysctls: dict[str, str]) -> dict[str, Any]:
     seen = {key: value for key, value in link.items() if key not in _LINK_LEFT_OUT}
     seen["flags"] = sorted(set(seen["flags"]) - set(_FLAGS_LEFT_OUT))
     info = seen.get("linkinfo", {})
@@ -89,25 +90,27 @@ def _link(link: dict[str, Any]) -> dict[str, Any]:
         for address in seen["addr_info"]
         if address["scope"] != "link"
     }
+    seen["sysctls"] = sysctls
     return seen
 
 
-def _routes(family: int, routes: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _routes(family: int, routes: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     for route in routes:
         unicast = route.get("type", "unicast") == "unicast" and route.get("table") != "local"
         if unicast and not route["dst"].startswith(("fe80::", "ff00::")):
-            kept = {key: value for key, value in route.items() if key not in _ROUTE_LEFT_OUT}
-            yield {"family": family} | kept
+            words = [f"IPv{family}", route["dst"]]
+            words += [f"{key} {route[key]}" for key in ("gateway", "dev", "table", "metric") if key in route]
+            yield " ".join(words), {key: v for key, v in route.items() if key not in _ROUTE_LEFT_OUT}
 
 
-def _sysctls(netns: NetNS) -> dict[str, str]:
-    found = {}
+def _sysctls(netns: NetNS) -> dict[str, Any]:
+    found: dict[str, Any] = {}
     with netns.inside():
         for family in ("ipv4", "ipv6"):
             for folder, _, names in os.walk(f"/proc/sys/net/{family}/conf"):
-                for name in names:
-                    found[f"{family}.{os.path.basename(folder)}.{name}"] = _read(f"{folder}/{name}")
-        found["ipv4.ip_forward"] = _read("/proc/sys/net/ipv4/ip_forward")
+                conf = found.setdefault(os.path.basename(folder), {})
+                conf |= {f"{family}/{name}": _read(f"{folder}/{name}") for name in names}
+        found["ip_forward"] = _read("/proc/sys/net/ipv4/ip_forward")
     return found
 
 

@@ -49,19 +49,21 @@ class World:
         self.steps = [
             step for step in case.steps if isinstance(step, Shell) or (step.since or version) <= version
         ]
-        self.bin_dir, self.reference = bin_dir, reference
         self.data_dir = folder / "store"
         files = folder / "files"
         for path in (self.data_dir, files):
             path.mkdir(parents=True)
+        self.bin_dir, self.reference = folder / "bin", folder / "reference"
+        self.bin_dir.symlink_to(bin_dir)
+        self.reference.symlink_to(reference)
         number = next(_numbers)
         self.host = NetNS(f"world-{number}")
         self.pods = [NetNS(f"world-{number}-pod{n}") for n in range(1, case.pods + 1)]
         self.values = {
             "$DATADIR": str(self.data_dir),
             "$FILES": str(files),
-            "$BIN": str(bin_dir),
-            "$REF": str(reference),
+            "$BIN": str(self.bin_dir),
+            "$REF": str(self.reference),
             "$HOST": str(self.host.path),
             "$GONE": "/run/netns/gone",
         }
