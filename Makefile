@@ -11,8 +11,9 @@ READY := $(VENV)/.ready
 # One process tree for all that the tests start: whatever outlives pytest dies with it.
 CONTAIN := unshare --mount --pid --fork --kill-child --mount-proc bash -c '"$$@"; exit $$?' tests
 PYTEST_ARGS ?=
+STORM_ARGS ?=
 
-.PHONY: help demo test test-unit test-all lint bench clean packages
+.PHONY: help demo test test-unit test-vlan test-native test-all storm lint bench clean packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,8 +23,20 @@ demo: $(READY) ## two pods on a node of their own: addresses, pings, check, and 
 
 test: $(READY) lint ## lint and all tests (root; in namespaces of their own)
 	$(CONTAIN) $(PY) -m pytest $(PYTEST_ARGS)
+	@$(if $(PYTEST_ARGS),,$(MAKE) --no-print-directory test-vlan)
 
-test-all: test ## everything there is
+# Whether or not the machine's own kernel filters VLANs: one guest for all of these tests.
+test-vlan: $(READY) ## the tests of VLANs, in a guest kernel that filters them
+	VM_TIMEOUT=900 $(CONTAIN) vm/run-in-vm $(PY) -m pytest -p no:cacheprovider -m needs_vlan tests/kernel
+
+# The Python launcher and no agent at all are what `make test` uses.
+test-native: $(READY) ## the same tests again with native launchers
+	PYCNI_TEST_LAUNCHER=native $(CONTAIN) $(PY) -m pytest $(PYTEST_ARGS)
+
+test-all: test test-native storm ## everything there is
+
+storm: $(READY) ## 2,000 attachments while launchers and the agent are killed (STORM_ARGS="--count 200")
+	$(CONTAIN) $(PY) tests/faults/storm.py $(STORM_ARGS)
 
 test-unit: $(READY) ## the tests that need no root
 	$(PY) -m pytest tests/unit $(PYTEST_ARGS)

@@ -64,6 +64,9 @@ def decode_intent(data: bytes) -> Intent | None:
         return None
     if not isinstance(members, dict):
         return None
+    started = members.get("started")
+    if type(started) is int:
+        members["started"] = float(started)  # a whole second is written without its ".0"
     values = [
         members.get(key, default) for key, default in zip(_KEYS, Intent().__dict__.values(), strict=True)
     ]
@@ -176,7 +179,7 @@ def _give_up(path: str, intent: Intent, holder: Intent) -> bool:
     """
     if intent.verb != "DEL" or any(_is_alive(pid) for pid in (holder.pid, holder.caller)):
         return False
-    try:
+    try:  # noqa: SIM105 - contextlib would cost start-up time
         os.unlink(path)
     except FileNotFoundError:
         pass

@@ -10,13 +10,16 @@ the parts of a call; a test holds the three together.
 import posix
 import sys
 from _signal import (  # type: ignore[import-not-found] # `signal` around it would import `enum`
+    SIG_BLOCK,
     SIG_DFL,
     SIG_IGN,
+    SIG_UNBLOCK,
     SIGHUP,
     SIGINT,
     SIGPIPE,
     SIGTERM,
     getsignal,
+    pthread_sigmask,
     signal,
 )
 from _socket import AF_UNIX, CMSG_SPACE, SCM_RIGHTS, SOCK_CLOEXEC, SOCK_STREAM, SOL_SOCKET
@@ -43,6 +46,7 @@ STDIN_LIMIT: "Final" = 16 << 20
 TOO_LARGE: "Final" = 0xFFFF
 """Stands for "standard input is over the limit" where an errno is expected."""
 
+_STOPS: "Final" = (SIGTERM, SIGINT, SIGHUP)
 _ended_by: "list[int]" = []  # the first signal that asked this process to stop
 
 
@@ -276,7 +280,7 @@ def _pass_on_signals(sock: Socket) -> None:
             except OSError:
                 pass
 
-    for number in (SIGTERM, SIGINT, SIGHUP):
+    for number in _STOPS:
         if getsignal(number) is not SIG_IGN:
             signal(number, stop)
 
@@ -295,7 +299,11 @@ def _serve_agent(launcher: Launcher, sock: Socket) -> "tuple[int, bytes, bytes]"
         reply = frame(EXECUTED, *execute_for_agent(fields, _ended_by))
         if descriptor >= 0:
             posix.close(descriptor)  # the attachment's lock, held so far even if the agent died meanwhile
-        sock.sendall(reply)
+        pthread_sigmask(SIG_BLOCK, _STOPS)  # no CANCEL into the middle of a frame
+        try:
+            sock.sendall(reply)
+        finally:
+            pthread_sigmask(SIG_UNBLOCK, _STOPS)
 
 
 def deliver(status: int, stdout: bytes, stderr: bytes) -> int:

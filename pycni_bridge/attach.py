@@ -13,7 +13,7 @@ import os
 
 from pycni.addresses import IPV6
 from pycni.context import Transaction
-from pycni.errors import CNIError
+from pycni.errors import TRY_AGAIN_LATER, CNIError
 from pycni.kernel.messages import (
     del_address,
     del_link,
@@ -96,8 +96,9 @@ class Attach:
             if not result.ips:
                 print_result(result, self.request.cni_version)  # refuses what an old version cannot carry
             gateways = gateway_addresses(self.config, result)
-            changes = await self._gateway_changes(gateways, bridge)
             bridge, host_side = await self._make_pair(done, bridge)
+            # Only now: while the bridge has no port, another ADD that is undone may take its addresses away.
+            changes = await self._gateway_changes(gateways, bridge)
             if self.config.joins_vlans:
                 await self._join_vlans(bridge, host_side)
             await self._set_up_pod(host_side.peer, result)
@@ -145,8 +146,8 @@ class Attach:
         done.undo(lambda: self.ctx.delegate.delete(request, config.ipam_type))
         return attachment_result(config, await self.ctx.delegate.add(request, config.ipam_type))
 
-    async def _gateway_changes(self, gateways: tuple[CIDR, ...], bridge: Link | None) -> GatewayPlan:
-        bearer = bridge
+    async def _gateway_changes(self, gateways: tuple[CIDR, ...], bridge: Link) -> GatewayPlan:
+        bearer: Link | None = bridge
         if gateways and self.config.vlan:
             bearer = await self.host.link(name=self.config.gateway_link)
         if not gateways or bearer is None:
@@ -171,12 +172,16 @@ class Attach:
             if created.errno == 0:
                 return bridge, self._found(found, self.host_name)
             done.forget(undo)  # what bears the name now is not ours
-            if created.errno != errno.ENODEV or await self.host.link(index=bridge.index) is not None:
+            # The kernel calls a master that is gone an invalid argument.
+            if created.errno not in (errno.EINVAL, errno.ENODEV) or await self._is_there(bridge):
                 break
             bridge = None
         if created.errno == errno.EEXIST:
             raise self._taken(created.text)
         raise CNIError(f"failed to make veth pair: {created.reason}", created.text)
+
+    async def _is_there(self, bridge: Link) -> bool:
+        return await self.host.link(index=bridge.index) is not None
 
     def _pair_request(self, bridge: Link) -> bytes:
         config = self.config
@@ -327,16 +332,24 @@ class Attach:
     ) -> None:
         """Give back the old addresses, unless other pods rely on the new ones by now."""
         bearer = self.vlan_gateway or bridge
-        if vlan is not None:
-            in_use = await vlan.used_by_others(bearer)
-        else:
+
+        async def in_use() -> bool:
+            if vlan is not None:
+                return await vlan.used_by_others(bearer)
             others = [port for port in await self.host.ports(bridge.index) if port.index != host_side.index]
             # Ports older than ours relied on what was taken away, only younger ones can rely on the new.
-            in_use = any(not changes.delete or port.index > host_side.index for port in others)
-        if not in_use:
-            removals = [del_address(bearer.index, address) for address in changes.add]
-            replaced = [new_address(bearer.index, old, nodad=True) for old in changes.delete]
-            await self.host.request((*removals, *replaced))
+            return any(not changes.delete or port.index > host_side.index for port in others)
+
+        async def replace(old: tuple[CIDR, ...], new: tuple[CIDR, ...]) -> None:
+            removals = [del_address(bearer.index, address) for address in old]
+            await self.host.request(
+                (*removals, *(new_address(bearer.index, address, nodad=True) for address in new))
+            )
+
+        if not await in_use():
+            await replace(changes.add, changes.delete)
+            if await in_use():  # a pod that came in between may have seen the new ones
+                await replace(changes.delete, changes.add)
 
     async def _add_rules(self, done: Transaction, result: Result) -> None:
         request, config, run = self.request, self.config, self.ctx.run
@@ -358,6 +371,12 @@ class Attach:
                 self._found(answers[0], config.bridge),
                 self._found(answers[1], self.host_name),
             )
+            if host_side.master != bridge.index:
+                raise CNIError(
+                    f'"{self.host_name}" is no port of "{config.bridge}" any more',
+                    "somebody removed the bridge meanwhile; try again",
+                    code=TRY_AGAIN_LATER,
+                )
             if host_side.operstate == "up" or config.disable_container_interface:
                 break
             if pause is None:

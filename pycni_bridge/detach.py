@@ -124,6 +124,8 @@ async def _open_sandbox(request: Request, ctx: Context) -> Namespace | None:
 
 async def _peer_on_host(pod: Namespace, host: Namespace, ifname: str) -> Link | None:
     """The link on the host that the pod's veth is tied to: whatever else bears the name is left alone."""
+    from pycni.kernel.nsid import get_nsid, read_nsid
+
     end = await pod.link(name=ifname)
     if end is None or end.kind != "veth":
         return None
@@ -140,23 +142,43 @@ async def collect(request: Request, ctx: Context) -> None:
     if valid is None:
         return
     config = parse_config_for_del(request)
-    in_flight = await ctx.in_flight()
-    keep = valid | {(cid, ifname) for network, cid, ifname in in_flight if network == request.network}
-    stale = [link for link in await ctx.host().links(kind="veth") if _is_stale(link, request.network, keep)]
+    keep = valid | await _at_work(request, ctx)
+    veths = await ctx.host().links(kind="veth")
+    keep |= await _at_work(request, ctx)  # who began since the first look may own a link of the second
+    stale = [link for link in veths if _is_stale(link, request.network, keep)]
     steps = Attempts()
     await steps.attempt(lambda: _delete_all(ctx.host(), stale))
     if config.mac_spoof_check:
-        refs = [
-            spoofcheck.reference(*owner[1:])
-            for link in stale
-            if (owner := parse_alias(link.alias)) is not None
-        ]
-        await steps.attempt(lambda: ctx.run(spoofcheck.gc, refs))
+        await steps.attempt(lambda: _delete_spoof_checks(ctx, request.network, keep))
     if config.masquerades:
         await steps.attempt(lambda: ctx.run(masquerade.gc, request.network, keep))
     if config.ipam_type:
         await steps.attempt(lambda: ctx.delegate.gc(request, config.ipam_type))
     steps.raise_first()
+
+
+async def _at_work(request: Request, ctx: Context) -> frozenset[tuple[str, str]]:
+    """The attachments of this network that a request is serving right now."""
+    every = await ctx.in_flight()
+    return frozenset((cid, ifname) for network, cid, ifname in every if network == request.network)
+
+
+async def _delete_spoof_checks(ctx: Context, network: str, keep: frozenset[tuple[str, str]]) -> None:
+    entries = await ctx.run(spoofcheck.entries)
+    refs = [ref for ref, veth in entries if _owners(network, ref, veth) - keep]
+    if refs:
+        await ctx.run(spoofcheck.gc, refs)
+
+
+def _owners(network: str, ref: str, veth: str) -> set[tuple[str, str]]:
+    """The attachment of `network` that a spoof check belongs to, if it is one.
+
+    The rule names container and interface, but not where the one ends and the other begins, and no network:
+    the name of our host side follows from all three. Links are not needed, they may be gone.
+    """
+    dashes = (at for at, char in enumerate(ref) if char == "-")
+    pairs = ((ref[:at], ref[at + 1 :]) for at in dashes)
+    return {pair for pair in pairs if host_veth(network, *pair) == veth}
 
 
 def _is_stale(link: Link, network: str, keep: frozenset[tuple[str, str]]) -> bool:

@@ -6,6 +6,7 @@ from pycni.errors import CNIError
 from pycni.kernel import netns
 from pycni.kernel.messages import dump_addresses, dump_routes, get_link
 from pycni.kernel.namespace import check
+from pycni.kernel.nsid import get_nsid, read_nsid
 from pycni_bridge import masquerade, spoofcheck
 from pycni_bridge.attach import open_sandbox
 from pycni_bridge.config import parse_config
@@ -60,13 +61,14 @@ async def _observe(request: Request, ctx: Context, pod: Namespace, expected: Exp
         config.gateway_link,
         *(item.name for item in prev.interfaces if item.name and not item.sandbox),
     }
-    links = await _host_links(host, named, pod_link)
+    links, number = await _host_links(host, named, pod_link, pod.fd)
+    host_side = _host_side(links, pod_link, number)
     gateway = links.get(config.gateway_link) if expected.gateways else None
     gateway_addresses = await host.addresses(index=gateway.index) if gateway is not None else []
     names = [name for name, _ in expected.sysctls]
     return Observed(
         pod_link=pod_link,
-        host_side=_host_side(links, pod_link),
+        host_side=host_side,
         host_links=links,
         gateway_addresses=tuple(address.cidr for address in gateway_addresses),
         pod_addresses=tuple(address for address in address_answer.addresses if address.index == index),
@@ -77,17 +79,27 @@ async def _observe(request: Request, ctx: Context, pod: Namespace, expected: Exp
         sandboxes=await _sandboxes(ctx, request, prev),
         masquerade=not config.masquerades
         or not await ctx.run(masquerade.unmasqueraded, masquerade_of(request, prev)),
-        spoof_check=not config.mac_spoof_check
-        or spoofcheck.reference(request.container_id, request.ifname) in await ctx.run(spoofcheck.refs),
+        spoof_check=not config.mac_spoof_check or await _spoof_check(request, ctx, pod_link, host_side),
     )
 
 
-async def _host_links(host: Namespace, names: set[str], pod_link: Link | None) -> dict[str, Link]:
-    """The named links and the pod's peer, by name."""
+async def _spoof_check(request: Request, ctx: Context, pod_link: Link | None, host_side: Link | None) -> bool:
+    """Whether the rules are there; without the links they can only be told by the attachment's name."""
+    ref = spoofcheck.reference(request.container_id, request.ifname)
+    if pod_link is None or host_side is None:
+        return ref in await ctx.run(spoofcheck.refs)
+    return not await ctx.run(spoofcheck.drift, host_side.name, pod_link.mac, ref)
+
+
+async def _host_links(
+    host: Namespace, names: set[str], pod_link: Link | None, pod_fd: int
+) -> tuple[dict[str, Link], int | None]:
+    """The named links and the pod's peer, by name; and the number that the host has for the sandbox."""
     requests = [get_link(name=name) for name in sorted(names)]
     if pod_link is not None and pod_link.peer:
         requests.append(get_link(index=pod_link.peer))
-    return {link.name: link for answer in await host.request(requests) for link in answer.links}
+    *answers, number = await host.request((*requests, get_nsid(pod_fd)))
+    return {link.name: link for answer in answers for link in answer.links}, read_nsid(number)
 
 
 async def _gateway_port(host: Namespace, gateway: Link | None) -> Link | None:
@@ -106,11 +118,12 @@ async def _vlans(host: Namespace) -> dict[int, tuple[VlanRange, ...]]:
     return {index: port.vlans for index, port in read_vlans(answers[0].payloads).items()}
 
 
-def _host_side(links: dict[str, Link], pod_link: Link | None) -> Link | None:
+def _host_side(links: dict[str, Link], pod_link: Link | None, pod_number: int | None) -> Link | None:
     if pod_link is None:
         return None
     tied = (link for link in links.values() if link.kind == "veth" and link.index == pod_link.peer)
-    return next((link for link in tied if link.peer == pod_link.index), None)
+    ends = (pod_link.index, pod_number)
+    return next((link for link in tied if (link.peer, link.peer_netnsid) == ends), None)
 
 
 async def _sandboxes(ctx: Context, request: Request, prev: Result) -> frozenset[str]:

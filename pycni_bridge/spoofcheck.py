@@ -140,6 +140,17 @@ def refs() -> frozenset[str]:
     return frozenset(text.removeprefix(_COMMENT) for text in comments if text.startswith(_COMMENT))
 
 
+def entries() -> list[tuple[str, str]]:
+    """The rules in PREROUTING of all networks, as (ref, host side); raises like `refs`."""
+    return [
+        (rule["comment"].removeprefix(_COMMENT), expression["match"]["right"])
+        for rule in nftables.list_chain(FAMILY, TABLE, HOOK)
+        if rule.get("comment", "").startswith(_COMMENT)
+        for expression in rule["expr"]
+        if "match" in expression
+    ]
+
+
 def _chains(ref: str) -> tuple[str, str]:
     return f"cni-br-iface-{ref}", f"cni-br-iface-{ref}-mac"
 

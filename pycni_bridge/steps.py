@@ -7,12 +7,15 @@ reference's words).
 from __future__ import annotations
 
 from pycni.addresses import IPV6
+from pycni.errors import CNIError
 from pycni.kernel.messages import del_address, new_address, new_route, set_link, set_port
 from pycni.kernel.namespace import Setting
 from pycni_bridge.plan import gateway_prefix, kernel_routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Final
+
     from pycni.addresses import CIDR
     from pycni.kernel.namespace import Link
     from pycni.types import Result, Route
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from pycni_bridge.plan import GatewayPlan
 
     Step = tuple[bytes | Setting, str]
+
+_POSITIVE: Final = ("mtu", "advmss", "priority")
+"""Numbers of a route of which 0 and less mean "not set"."""
+_ROUTE_LIMITS: Final = (*((key, 0xFFFFFFFF) for key in (*_POSITIVE, "table")), ("scope", 0xFF))
 
 
 def pod_steps(config: BridgeConfig, ifname: str, index: int, result: Result) -> list[Step]:
@@ -42,6 +49,14 @@ def pod_steps(config: BridgeConfig, ifname: str, index: int, result: Result) -> 
 
 
 def _route_step(ifname: str, index: int, route: Route) -> Step:
+    via = f" via {route.gw}" if route.gw is not None else ""
+    what = f"failed to add route '{route.dst}{via} dev {ifname} metric {route.priority}'"
+    for key, limit in _ROUTE_LIMITS:
+        value = getattr(route, key)
+        if value is not None and not (value <= limit if key in _POSITIVE else 0 <= value <= limit):
+            raise CNIError(
+                f"{what}: numerical result out of range", f'"{key}" is {value}; {limit} is the most'
+            )
     request = new_route(
         index,
         route.dst,
@@ -49,11 +64,10 @@ def _route_step(ifname: str, index: int, route: Route) -> Step:
         priority=max(route.priority, 0),
         table=route.table,
         scope=route.scope,
-        mtu=route.mtu,
-        advmss=route.advmss,
+        mtu=max(route.mtu, 0),
+        advmss=max(route.advmss, 0),
     )
-    via = f" via {route.gw}" if route.gw is not None else ""
-    return request, f"failed to add route '{route.dst}{via} dev {ifname} metric {route.priority}'"
+    return request, what
 
 
 def pod_settings(config: BridgeConfig, ifname: str, *, ipv6: bool) -> list[Setting]:

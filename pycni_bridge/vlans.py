@@ -110,12 +110,11 @@ def join_steps(index: int, name: str, ranges: tuple[VlanRange, ...], *, preserve
     return steps
 
 
-def membership(ranges: Iterable[VlanRange]) -> dict[int, VlanRange]:
-    """The state that setting `ranges` in order leads to: VLAN id → how the port treats it."""
-    members: dict[int, VlanRange] = {}
+def membership(ranges: Iterable[VlanRange]) -> dict[int, tuple[bool, bool]]:
+    """The state that setting `ranges` in order leads to: VLAN id → (pvid, untagged)."""
+    members: dict[int, tuple[bool, bool]] = {}
     for item in ranges:
-        for vlan in range(item.first, item.last + 1):
-            members[vlan] = VlanRange(vlan, vlan, item.pvid, item.untagged)
+        members.update(dict.fromkeys(range(item.first, item.last + 1), (item.pvid, item.untagged)))
     return members
 
 
@@ -126,8 +125,8 @@ def missing(wanted: Iterable[VlanRange], present: Iterable[VlanRange]) -> list[V
     VLAN, and `preserveDefaultVlan` asks for it.
     """
     there = membership(present)
-    lacking = (item for vlan, item in sorted(membership(wanted).items()) if there.get(vlan) != item)
-    return merged(lacking)
+    lacking = (item for item in sorted(membership(wanted).items()) if there.get(item[0]) != item[1])
+    return merged(VlanRange(vlan, vlan, *flags) for vlan, flags in lacking)
 
 
 def carries(vlan: int, ranges: Iterable[VlanRange]) -> bool:

@@ -35,8 +35,21 @@ from pycni.native import build  # noqa: E402
 
 LAUNCHER = os.environ.get("PYCNI_TEST_LAUNCHER", "python")
 """The kind of executables that tests make unless they are about one of the two: python or native."""
+ABOUT_PYTHON = (
+    "test_install.py::test_removed_installation",
+    "test_executable.py::test_tests_run_the_interpreter_they_mean",
+)
+"""Tests of the text that starts Python; test_native.py has their like."""
 _numbers = itertools.count()
 _node: list[PrivateNode] = []
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what cannot be asked of a native launcher, if tests are run with those."""
+    if LAUNCHER == "native":
+        left_out = [item for item in items if item.nodeid.endswith(ABOUT_PYTHON)]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

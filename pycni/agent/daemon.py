@@ -32,6 +32,8 @@ SOCKET: Final = "agent.sock"
 LOCK: Final = "agent.lock"
 BACKLOG: Final = 4096
 
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
 _WARM: Final = (
     "_ctypes",
     "pycni.kernel.iptables",
@@ -57,6 +59,7 @@ def run(run_dir: str) -> int:
     lock = lock_run_dir(run_dir)
     try:
         plugins = load_plugins()
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # until somebody hears them
         listener = listen_at(f"{run_dir}/{SOCKET}")
         os.umask(0)  # a file gets the mode that its creator computes from the caller's umask
         gc.collect()
@@ -123,7 +126,8 @@ def load_plugins() -> dict[str, tuple[str, SupportsPlugin]]:
 async def _main(
     run_dir: str, plugins: dict[str, tuple[str, SupportsPlugin]], listener: socket.socket
 ) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with anyio.open_signal_receiver(*_ENDING) as signals:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         async with anyio.create_task_group() as watching:
             agent = Agent(run_dir, plugins, watching)
             async with anyio.create_task_group() as calls:

@@ -212,7 +212,9 @@ def read_index(payload: bytes) -> int:
 
 def set_alias(name: str, alias: str) -> bytes:
     """Write a link's alias (at most 255 bytes), which `ip link` shows; the link is found by its name."""
-    return message(RTM_SETLINK, DO, *_which(0, name), attribute(_IFALIAS, alias.encode()))
+    return message(
+        RTM_SETLINK, DO, *_which(0, name), attribute(_IFALIAS, alias.encode("utf-8", "surrogateescape"))
+    )
 
 
 def del_link(index: int = 0, name: str = "") -> bytes:

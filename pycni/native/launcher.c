@@ -1,5 +1,4 @@
 /* The native launcher: hand the call to the node's agent, or become the Python process that does the work.
-
    The same as pycni/launcher.py, in the frames of pycni/agent/protocol.py; what passes through is not parsed.
    Memory is left to the process's end. Sources: unix(7), posix_spawn(3), pidfd_open(2), signal(7). */
 #define _GNU_SOURCE
@@ -23,21 +22,17 @@
 
 enum { PROTOCOL = 1, REQUEST = 1, TAKEN = 2, GO = 4, EXECUTE = 5, EXECUTED = 6, ANSWER = 7, CANCEL = 8 };
 enum { STDIN_LIMIT = 16 << 20, OUTPUT_LIMIT = 16 << 20, FRAME_LIMIT = 40 << 20, PIECE = 1 << 16 };
-enum { TAKEN_SECONDS = 1, PIPE_SECONDS = 1, KILL_SECONDS = 5, TURN_MS = 50, BUSY_ATTEMPTS = 6 };
-enum { HEAD = 8, FIELDS = 3, TOO_LARGE = 0xFFFF };
-
-/* `pycni install` writes these strings, a NUL after each, over the placeholder in a copy of the executable. */
+enum { TAKEN_SECONDS = 1, PIPE_SECONDS = 1, KILL_SECONDS = 5, BUSY_SECONDS = 1, BUSY_ATTEMPTS = 6 };
+enum { HEAD = 8, FIELDS = 3, TOO_LARGE = 0xFFFF, TURN_MS = 50 };
+/* `pycni install` writes these strings, a NUL after each, over the placeholder in a copy of the program. */
 enum { RELEASE, PLUGIN, REF, SOCKET, PYTHON, TEXT, ABSENT, SETTINGS };
 char settings[16384] = "pycni-launcher-settings";
 static char *setting[SETTINGS];
-
 typedef struct { char *data; size_t size, room; } Buffer;
 typedef union { char space[CMSG_SPACE(sizeof(int))]; struct cmsghdr header; } Rights;
-
-static int agent = -1;
-static sigset_t stops;
-static int begun;                      /* GO was sent: the agent may have begun the work */
-static volatile sig_atomic_t ended_by; /* the first signal that asked this process to stop */
+static int agent, begun; /* the connection; whether GO was sent, so that the agent may have begun the work */
+static sigset_t stops;   /* the signals that ask this process to stop; and the first of them that came */
+static volatile sig_atomic_t ended_by;
 
 /* Whether to repeat a call that failed. Standard streams may be non-blocking; until GO time is limited. */
 static int again(int descriptor, short events) {
@@ -56,7 +51,6 @@ static void fail(const char *error_object) {
     write_all(1, error_object, strlen(error_object));
     _exit(1);
 }
-
 static char *room_for(Buffer *buffer, size_t more) {
     if (buffer->room - buffer->size < more) {
         buffer->room = 2 * buffer->room + more;
@@ -104,7 +98,6 @@ static int send_frame(Buffer frame, int descriptor) {
     sigprocmask(SIG_SETMASK, &before, NULL);
     return sent == frame.size;
 }
-
 static int receive(char *data, size_t size, int *descriptor) {
     while (size) {
         Rights rights; /* for one descriptor: the kernel drops any other */
@@ -119,13 +112,11 @@ static int receive(char *data, size_t size, int *descriptor) {
     return 1;
 }
 
-/* The kind of the next frame and its fields, each a string too; 0 if the connection ends, time is up, or what
-   comes is no frame that has a place here. */
+/* The kind of the next frame, and its fields, which are strings too. 0: the end, too late, or out of place. */
 static int receive_frame(Buffer field[FIELDS], int *descriptor) {
-    int count = 0;
     char head[HEAD];
     if (!receive(head, HEAD, descriptor)) return 0;
-    size_t size = number(head + 4), at = 0;
+    size_t size = number(head + 4), at = 0, count = 0;
     if (head[0] != PROTOCOL || head[2] || head[3] || size > FRAME_LIMIT) return 0;
     char *body = room_for(&(Buffer){0}, size + 1);
     if (!receive(body, size, descriptor)) return 0;
@@ -141,8 +132,8 @@ static int receive_frame(Buffer field[FIELDS], int *descriptor) {
 /* After GO a signal asks the agent to undo the work; its answer is still waited for. */
 static void pass_on(int number) {
     int kept = errno;
-    char frame[HEAD] = {PROTOCOL, CANCEL};
-    if (!ended_by) ended_by = number, send(agent, frame, HEAD, MSG_NOSIGNAL | MSG_DONTWAIT);
+    char frame[HEAD + 8] = {PROTOCOL, CANCEL, 0, 0, 8, 0, 0, 0, 4, 0, 0, 0, (char)number};
+    if (!ended_by) ended_by = number, send(agent, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
     errno = kept;
 }
 
@@ -156,7 +147,7 @@ static int read_stdin(Buffer *into) {
     return TOO_LARGE;
 }
 
-/* A file of these bytes that can be somebody's standard input; -1 and errno if there cannot be one. */
+/* A file that can be somebody's standard input; -1 and errno if there cannot be one. */
 static int input_file(const Buffer *data) {
     int file = memfd_create("stdin", MFD_CLOEXEC);
     return file >= 0 && write_all(file, data->data, data->size) && !lseek(file, 0, SEEK_SET) ? file : -1;
@@ -168,29 +159,30 @@ static int spawn(pid_t *pid, const Buffer order[FIELDS], const int streams[3]) {
     for (char *at = order[1].data; at < order[1].data + order[1].size; at += strlen(at) + 1)
         add(&variables, &at, sizeof at);
     add(&variables, &(char *){NULL}, sizeof(char *));
-    char *arguments[] = {order[0].data, NULL};
     posix_spawn_file_actions_t actions;
     posix_spawn_file_actions_init(&actions);
     for (int at = 0; at < 3; at++) posix_spawn_file_actions_adddup2(&actions, streams[at], at);
-    for (int attempt = 1;; attempt++, sleep(1)) { /* a file that is being written cannot be executed */
-        int failed = posix_spawn(pid, arguments[0], &actions, NULL, arguments, (char **)variables.data);
-        if (failed != ETXTBSY || attempt == BUSY_ATTEMPTS) return failed;
-    }
+    int failed, attempt = 0;
+    char *path = order[0].data, **environment = (char **)variables.data;
+    do failed = posix_spawn(pid, path, &actions, NULL, (char *[]){path, NULL}, environment);
+    while (failed == ETXTBSY && ++attempt < BUSY_ATTEMPTS && !sleep(BUSY_SECONDS)); /* still written */
+    return failed;
 }
 
 /* Read both outputs until the program has ended; its exit status, or minus its signal. A signal that arrives
    meanwhile ends it, one that came before does not: then the program is part of the clean-up. */
-static int attend(pid_t pid, struct pollfd polls[3], Buffer output[2]) {
+static int attend(pid_t pid, struct pollfd polls[3], Buffer output[2], int cleaning) {
     static char piece[PIECE];
     time_t ended = 0, stopped = 0;
     struct timespec now;
-    int status, cleaning = ended_by != 0;
+    int status;
     while (!ended || polls[0].fd >= 0 || polls[1].fd >= 0) {
         if (poll(polls, 3, TURN_MS) < 0) continue;
         for (int at = 0; at < 2; at++) {
-            ssize_t count = polls[at].revents ? read(polls[at].fd, piece, PIECE) : 1;
+            if (!polls[at].revents) continue;
+            ssize_t count = read(polls[at].fd, piece, PIECE);
             if (count <= 0) polls[at].fd = -1;
-            else if (polls[at].revents && output[at].size < OUTPUT_LIMIT) add(&output[at], piece, (size_t)count);
+            else if (output[at].size < OUTPUT_LIMIT) add(&output[at], piece, (size_t)count);
         }
         clock_gettime(CLOCK_MONOTONIC, &now);
         if (polls[2].revents) ended = now.tv_sec, polls[2].fd = -1;
@@ -208,13 +200,13 @@ static int execute(const Buffer order[FIELDS], int lock) {
     Buffer output[2] = {{0}}, reply = begin_frame(EXECUTED);
     int64_t status = -1;
     pid_t pid;
-    int out[2] = {-1, -1}, err[2] = {-1, -1}, pidfd = -1, file = input_file(&order[2]);
+    int out[2] = {-1, -1}, err[2] = {-1, -1}, pidfd = -1, file = input_file(&order[2]), cleaning = ended_by != 0;
     int failed = file < 0 || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC) ? errno : 0;
     if (!failed) failed = spawn(&pid, order, (int[]){file, out[1], err[1]});
     close(file), close(out[1]), close(err[1]);
     if (!failed && (pidfd = (int)syscall(SYS_pidfd_open, pid, 0)) < 0) failed = errno, kill(pid, SIGKILL);
     struct pollfd polls[] = {{out[0], POLLIN, 0}, {err[0], POLLIN, 0}, {pidfd, POLLIN, 0}};
-    if (!failed) status = attend(pid, polls, output);
+    if (!failed) status = attend(pid, polls, output, cleaning);
     close(out[0]), close(err[0]), close(pidfd), close(lock);
     const char *words = failed ? strerror(failed) : "";
     add_number(&reply, 8, 4), add_number(&reply, (uint64_t)status, 8);
@@ -259,8 +251,7 @@ static void add_numbers(Buffer *request, int problem, int sandbox_errno) {
     umask((mode_t)values[0]);
     for (int at = 0; at < 3; at++) {
         struct stat status;
-        if (stat(places[at], &status)) continue;
-        values[3 + 2 * at] = status.st_dev, values[4 + 2 * at] = status.st_ino;
+        if (!stat(places[at], &status)) values[3 + 2 * at] = status.st_dev, values[4 + 2 * at] = status.st_ino;
     }
     add_number(request, sizeof values, 4);
     for (int at = 0; at < 9; at++) add_number(request, values[at], 8);
@@ -268,20 +259,19 @@ static void add_numbers(Buffer *request, int problem, int sandbox_errno) {
 
 /* What was read of standard input is put back as a file. After GO signals wait until Python can note them. */
 static void become_python(const Buffer *input, int problem) {
-    char told[3][16], *arguments[] = {setting[PYTHON], "-ISXutf8", "-c", setting[TEXT], told[0], told[1], told[2], 0};
+    char told[3][16], *python = setting[PYTHON], *text = setting[TEXT];
     if (begun) sigprocmask(SIG_BLOCK, &stops, NULL);
-    int file = input->room && !problem ? input_file(input) : 0;
+    int file = input->room ? input_file(input) : 0;
     if (file < 0 || (file && dup2(file, 0))) problem = errno;
-    for (int at = 0; at < 3; at++) snprintf(told[at], sizeof told[at], "%d", (int[]){problem, begun, ended_by}[at]);
-    execv(arguments[0], arguments);
+    for (int at = 0; at < 3; at++) snprintf(told[at], 16, "%d", (int[]){problem, begun, ended_by}[at]);
+    execv(python, (char *[]){python, "-ISXutf8", "-c", text, told[0], told[1], told[2], NULL});
     fail(setting[ABSENT]);
 }
 
 /* A pipe that nobody reads ends the process by SIGPIPE, and an answer that cannot be written is a failure. */
 static int deliver(const Buffer answer[FIELDS]) {
     int status = (int)number(answer[0].data);
-    signal(SIGPIPE, SIG_IGN), write_all(2, answer[2].data, answer[2].size);
-    signal(SIGPIPE, SIG_DFL);
+    signal(SIGPIPE, SIG_IGN), write_all(2, answer[2].data, answer[2].size), signal(SIGPIPE, SIG_DFL);
     if (write_all(1, answer[1].data, answer[1].size)) return status;
     signal(SIGPIPE, SIG_IGN), dprintf(2, "Error writing to stdout: [Errno %d] %s\n", errno, strerror(errno));
     return status ? status : 1;
@@ -297,7 +287,7 @@ int main(void) {
     int attached = verb && *verb && strcmp(verb, "VERSION"), problem = 0, sandbox = -1, sandbox_errno = 0;
     Buffer request = begin_frame(REQUEST), variables = {0}, input = {0}, answer[FIELDS];
     if (attached && (problem = read_stdin(&input))) input.size = 0;
-    if (attached && path && *path) sandbox = open_sandbox(path, &sandbox_errno);
+    if (attached && path && *path && strstr("ADD CHECK DEL", verb)) sandbox = open_sandbox(path, &sandbox_errno);
     for (int each = RELEASE; each <= REF; each++) add_field(&request, setting[each], strlen(setting[each]));
     for (char **each = environ; *each; each++) add(&variables, *each, strlen(*each) + 1);
     add_field(&request, variables.data, variables.size), add_field(&request, input.data, input.size);

@@ -1,13 +1,15 @@
-"""The bridge plugin with a fuse: at a chosen step of its ADD somebody gets a signal.
+"""The bridge plugin with a fuse: at a chosen step of its ADD somebody gets a signal, or something happens.
 
 The config's key `fuse` says who and when: {"at": 3, "when": "before" or "after", "whom": "launcher", "agent"
 or "both", "signal": 9}. A step is one call of the context's `run` or one batch of requests to the host. With
-"count": PATH the number of steps is written there. Nobody dies twice: "agent" is nobody where there is none.
+"run": TEXT a shell runs that on the host instead; with "count": PATH the number of steps is written there.
+Nobody dies twice: "agent" is nobody where there is none.
 """
 
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ class Fuse:
         self._inside = False
         self._at, self._when = options.get("at", -1), options.get("when", "before")
         self._whom, self._signal = options.get("whom", "launcher"), options.get("signal", 9)
+        self._command = options.get("run", "")
         self._caller = ctx.caller.pid
         host = ctx.host()
         for place, name in ((ctx, "run"), (host, "perform"), (host, "request"), (host, "remove")):
@@ -66,6 +69,9 @@ class Fuse:
         return call
 
     def _burn(self) -> None:
+        if self._command:
+            subprocess.run(self._command, shell=True, check=True)
+            return
         me = os.getpid()
         if self._whom in ("launcher", "both"):
             os.kill(self._caller, self._signal)

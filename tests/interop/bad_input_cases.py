@@ -26,6 +26,8 @@ class Case:
 
     `msg` is the whole message, or its beginning if it ends with "…"; `tells` are texts that the message or
     its details must hold, as a rule the key and the value. `env` replaces variables, None unsets them.
+    `allocates` says that an address had been taken and was given back: the store keeps its lock and a hint
+    where to go on.
     """
 
     title: str
@@ -36,6 +38,7 @@ class Case:
     verb: str = "ADD"
     config: dict[str, Any] | bytes = dataclasses.field(default_factory=dict)
     env: dict[str, str | None] = dataclasses.field(default_factory=dict)
+    allocates: bool = False
 
 
 def _variables() -> list[Case]:
@@ -550,6 +553,14 @@ def _delegates() -> list[Case]:
         Case("IPAM: its config is bad", 999,
              "invalid range set 0: Network 10.71.0.0/31 too small to allocate from",
              config={"ipam": {"ranges": [[{"subnet": "10.71.0.0/31"}]]}}),
+        *(
+            Case(f"IPAM: a route with {key} {value}", 999,
+                 "failed to add route '10.99.0.0/16 via 10.71.0.1 dev eth0 metric …", (key, str(value)),
+                 config={"ipam": {"routes": [{"dst": "10.99.0.0/16", "gw": "10.71.0.1", key: value}]}},
+                 allocates=True)
+            for key, value in (("mtu", 1 << 32), ("advmss", 1 << 40), ("priority", 1 << 32),
+                               ("table", 1 << 33), ("table", -1), ("scope", 256), ("scope", -1))
+        ),
         Case("IPAM: overlap", 999, "range set 0 overlaps with 1",
              config={"ipam": {"ranges": [[{"subnet": "10.71.0.0/24"}], [{"subnet": "10.71.0.0/16"}]]}}),
     ]

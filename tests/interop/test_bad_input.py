@@ -65,22 +65,32 @@ class Node:
     def state(self) -> dict[str, Any]:
         """Links, addresses and routes as /proc tells them, rules, and all files below our folder.
 
-        The files are launchers, stores, and the locks of attachments; /proc costs no process per case.
+        The files are launchers, stores, and the locks of attachments (not their folder); /proc costs no
+        process per case.
         """
         return {
             **{netns.name: _kernel(netns) for netns in (self.host, self.pod, self.taken)},
             "rules": self.host.run("nft", "list", "ruleset").stdout,
-            "files": sorted(str(path) for path in self.folder.rglob("*") if not path.is_dir()),
+            "files": {str(path) for path in self.folder.rglob("*") if path.name != "attachments"},
         }
 
     def changes(self) -> list[str]:
         """What is not as it was the last time, one line each."""
         before, self.before = self.before, self.state()
-        return [
-            f"{key}: was {before[key]!r}, is {self.before[key]!r}"
-            for key in before
-            if before[key] != self.before[key]
-        ]
+        files = before.pop("files") ^ self.before["files"]
+        found = [f"came or went: {name}" for name in sorted(files)]
+        for key, was in before.items():
+            if was != self.before[key]:
+                found.append(f"{key}: was {was!r}, is {self.before[key]!r}")
+        return found
+
+    def forget_hints(self) -> None:
+        """Remove what a store keeps after its last reservation was given back."""
+        store = self.data_dir / "badnet"
+        if store.exists():
+            for name in ("lock", "last_reserved_ip.0"):
+                (store / name).unlink(missing_ok=True)
+            store.rmdir()
 
     def request(self, case: Case) -> tuple[dict[str, str], bytes]:
         """Environment and standard input of a case."""
@@ -229,6 +239,8 @@ def problems(node: Node, case: Case, outcome: Outcome) -> list[str]:
         for text in map(node.names.fill, case.tells):
             if text not in msg and text not in details:
                 found.append(f"not told: {text!r}")
+    if case.allocates:
+        node.forget_hints()
     found += node.changes()
     return [*found, f"answer: {outcome}"] if found else []
 
@@ -298,8 +310,7 @@ def test_the_good_config_is_accepted(node: Node, plugin: str, verb: str) -> None
     for each in (verb, "DEL"):
         outcome = node.in_process(Case("good", 0, "", plugin=plugin, verb=each))
         assert outcome.status == 0, outcome
-    for made in ("lock", "last_reserved_ip.0"):
-        (node.data_dir / "badnet" / made).unlink(missing_ok=True)
+    node.forget_hints()
     node.host.run("ip", "link", "delete", "badbr0", check=False)
     assert [line for line in node.changes() if not line.startswith("pod-bad: ")] == []
 

@@ -384,6 +384,24 @@ def test_what_a_foreign_delegate_gets(node: Surroundings, tmp_path: Path) -> Non
     assert node.left() == []
 
 
+@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+@pytest.mark.parametrize(
+    "ifname", ["é" * 7, "-x", "...", "a\\b", 'a"b', "a'b;", "$(id)", "{drop}", "a#b,c", "#"]
+)
+def test_odd_interface_names(node: Surroundings, ifname: str, backend: str) -> None:
+    """What the kernel takes as a name is taken, and never for anything else on its way to rules and files."""
+    node.life(node.config(ipMasqBackend=backend), ifname=ifname)
+
+
+def test_an_interface_name_that_is_no_text(node: Surroundings) -> None:
+    """A name need not be UTF-8; where it must be text, in the result, a replacement stands for the byte."""
+    config = node.config()
+    result = node.run("ADD", config, ifname="e\udcff").ok().json
+    assert result["interfaces"][2]["name"] == "e\ufffd"
+    node.run("DEL", config, ifname="e\udcff").ok()
+    assert node.left() == []
+
+
 def test_a_large_environment(node: Surroundings) -> None:
     """A thousand variables and one of nearly 128 KiB pass."""
     many = {f"VARIABLE_{number}": "x" * 100 for number in range(1000)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,16 @@ def assert_gone(net: Network, *pods: NetNS) -> None:
         assert list(links(pod)) == ["lo"]
 
 
+def vanish(net: Network, pod: NetNS) -> None:
+    """Delete a sandbox and wait until the kernel has taken the pair away too."""
+    name = net.host_veth()
+    pod.delete()
+    deadline = time.monotonic() + 30
+    while name in links(net.host):
+        assert time.monotonic() < deadline, "the kernel keeps the namespace"
+        time.sleep(0.02)
+
+
 # How a DEL may come: which CNI_NETNS, and whether with prevResult.
 WAYS = {
     "as usual": (True, True),
@@ -89,7 +100,7 @@ def test_a_namespace_that_vanished(
     """The kernel took the pair with the namespace; rules and address go by DEL."""
     net = network(ipMasqBackend=backend, **RULES)
     net.add(one)
-    one.delete()
+    vanish(net, one)
     net.delete(one, prev=prev).ok()
     assert_gone(net)
 
@@ -253,6 +264,25 @@ def test_a_stranger_under_the_interfaces_name(
     assert ("admins" in links(host)) is (replace is replace_by_pair_to_the_host)
 
 
+def test_equal_indexes_are_not_enough(
+    theirs: Callable[..., Network], network: Callable[..., Network], one: NetNS, two: NetNS, pod: Any
+) -> None:
+    """A pod's link leads elsewhere, by indexes that are those of another pod's pair: that pair stays."""
+    made = theirs(**RULES)
+    made.add(two, "pod-2")
+    host_side, end = links(made.host)[made.host_veth("pod-2")], links(two)["eth0"]
+    third = pod()
+    ours = network(cniVersion="1.0.0", **RULES)
+    one.run(
+        *("ip", "link", "add", "eth0", "index", str(end["ifindex"]), "type", "veth"),
+        *("peer", "name", "eth0", "index", str(host_side["ifindex"]), "netns", str(third.path)),
+    )
+    ours.delete(one, prev=False).ok()
+    assert made.host_veth("pod-2") in links(made.host)
+    assert "eth0" in links(one)
+    made.delete(two, "pod-2").ok()
+
+
 def test_a_renamed_pod_link_goes(network: Callable[..., Network], one: NetNS) -> None:
     """The pair is known by its host side, so it goes although the pod has another name for it."""
     net = network(**RULES)
@@ -299,7 +329,7 @@ def test_ours_after_the_references_pod_vanished(
     """The reference would leave its rules behind; ours finds them by their names."""
     made = theirs(**RULES)
     made.add(one)
-    one.delete()
+    vanish(made, one)
     ours = network(cniVersion="1.0.0", **RULES)
     ours.results = made.results
     ours.delete(one, prev=prev).ok()

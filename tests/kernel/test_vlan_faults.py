@@ -112,7 +112,8 @@ def test_a_fault_at_any_step_leaves_nothing(
         if outcome.status == 0:
             break
         assert state(call, netns, data_dir) == before, f"{how} at step {at}"
-    assert call.steps == at > 8  # it succeeded because it never came to that step
+    assert call.steps <= at  # it succeeded because it never came to that step
+    assert at > 8
 
 
 def test_a_request_that_fails_inside_a_batch_fails_the_add(

@@ -264,6 +264,24 @@ def test_wait_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert f"DEL of process {os.getpid()}" in caught.value.details
 
 
+def test_program_that_outlives_its_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that a dead request's program keeps stops an ADD for good, a DEL for a while only."""
+    monkeypatch.setattr(attachments, "WAIT_SECONDS", 0.0)
+    path = leave_stale(tmp_path)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    intent = json.loads(path.read_text()) | {"pid": ended.pid, "caller": ended.pid}
+    path.write_text(json.dumps(intent))
+    with path.open() as inherited:
+        fcntl.flock(inherited, fcntl.LOCK_EX)
+        ctx = InPlace()
+        ctx.on_sleep = lambda: None
+        with pytest.raises(CNIError, match="timed out waiting"):
+            hold(ctx, "ADD", tmp_path)
+        hold(ctx, "DEL", tmp_path).release()
+    assert files(tmp_path) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"verb":1}', b"\xff"])
 def test_lock_of_a_stranger(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A locked file without a readable intent is waited for like any other."""

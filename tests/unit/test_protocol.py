@@ -61,7 +61,7 @@ def test_launcher_reads_the_same_frames(frame: tuple[int, list[bytes]]) -> None:
 
 
 def test_launcher_receives_the_descriptor() -> None:
-    """A descriptor sent with a frame arrives with it, and is closed on exec."""
+    """A descriptor sent with a frame arrives with it, for the program that is executed next to inherit."""
     agent, mine = socket.socketpair()
     read_end, write_end = os.pipe()
     with agent, mine:
@@ -69,7 +69,7 @@ def test_launcher_receives_the_descriptor() -> None:
         agent.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", write_end))])
         os.close(write_end)
         _, _, descriptor = launcher.receive(mine)
-    assert not os.get_inheritable(descriptor)
+    assert os.get_inheritable(descriptor)
     os.write(descriptor, b"x")
     assert os.read(read_end, 1) == b"x"
     os.close(descriptor)

@@ -7,9 +7,9 @@ from typing import Any
 from differential.bridge_cases import DEFAULT
 from differential.case import (
     BRIDGE,
+    CURRENT,
     V4,
     V6,
-    WITH_CHECK,
     Case,
     Config,
     Shell,
@@ -21,7 +21,8 @@ from differential.case import (
 )
 
 L3 = bridge(V4, **DEFAULT)
-FULL = bridge(V4, V6, **DEFAULT, ipMasq=True, macspoofchk=True, ipam={"routes": [{"dst": "10.98.0.0/16"}]})
+FULL = bridge(V4, V6, **DEFAULT, ipMasq=True, macspoofchk=True, ipam={"routes": [{"dst": "10.98.0.0/16", "gw": "10.40.0.1"}]})
+DUAL = bridge(V4, V6, **DEFAULT, ipam={"routes": [{"dst": "10.98.0.0/16", "gw": "10.40.0.1"}]})
 VETH = f"$(ip -o link show master {BRIDGE} | sed 's/^[0-9]*: \\([^@:]*\\).*/\\1/')"
 
 # What is done → (command, whether in the pod)
@@ -65,31 +66,37 @@ DRIFT: dict[str, tuple[str, int]] = {
     "route more": ("ip route add 10.97.0.0/16 via 10.40.0.1", 1),
 }
 # Other results than ADD's, by what is different in them.
-PREVIOUS: dict[str, Any] = {
-    "without interfaces": {"interfaces": ...},
-    "without the bridge": {"drop": 0},
-    "without the host side": {"drop": 1},
-    "without the pod's interface": {"drop": 2},
-    "bridge in a sandbox": {"interface": (0, {"sandbox": "/x"})},
-    "host side in a sandbox": {"interface": (1, {"sandbox": "/x"})},
-    "pod's interface in another sandbox": {"interface": (2, {"sandbox": "/x"})},
-    "pod's interface in no sandbox": {"interface": (2, {"sandbox": ""})},
-    "pod's interface with another MAC": {"interface": (2, {"mac": "02:00:00:00:00:96"})},
-    "host side with another MAC": {"interface": (1, {"mac": "02:00:00:00:00:96"})},
-    "host side with another name": {"interface": (1, {"name": "nope"})},
-    "without MACs": {"macs": False},
-    "another address": {"ips": [{"address": "10.40.0.99/24", "interface": 2}]},
-    "address of another interface": {"ips": [{"address": "10.40.0.99/24", "interface": 0}]},
-    "another route": {"routes": [{"dst": "10.55.0.0/16"}]},
-    "route through another gateway": {"routes": [{"dst": "10.98.0.0/16", "gw": "10.40.0.55"}]},
-    "another default gateway": {"routes": [{"dst": "0.0.0.0/0", "gw": "10.40.0.55"}]},
-    "no addresses": {"ips": ...},
-    "no routes": {"routes": ...},
-    "an interface more": {"more": {"name": "lo", "mac": "00:00:00:00:00:00"}},
-    "an interface of the sandbox more": {"more": {"name": "net7", "sandbox": "$POD1"}},
-    "another version of the same shape": {"cniVersion": "0.3.1"},
-    "a version of another shape": {"cniVersion": "0.2.0"},
-    "no version": {"cniVersion": ...},
+PREVIOUS: dict[str, tuple[tuple[str, Any], ...]] = {
+    "without interfaces": (("interfaces", ...),),
+    "without the bridge": (("interfaces/0", ...),),
+    "without the host side": (("interfaces/1", ...),),
+    "without the pod's interface": (("interfaces/2", ...),),
+    "bridge in a sandbox": (("interfaces/0/sandbox", "/x"),),
+    "host side in a sandbox": (("interfaces/1/sandbox", "/x"),),
+    "pod's interface in another sandbox": (("interfaces/2/sandbox", "/x"),),
+    "pod's interface in no sandbox": (("interfaces/2/sandbox", ...),),
+    "bridge with another MAC": (("interfaces/0/mac", "02:00:00:00:00:96"),),
+    "host side with another MAC": (("interfaces/1/mac", "02:00:00:00:00:96"),),
+    "pod's interface with another MAC": (("interfaces/2/mac", "02:00:00:00:00:96"),),
+    "host side with another name": (("interfaces/1/name", "nope"),),
+    "host side is lo": (("interfaces/1/name", "lo"),),
+    "without MACs": tuple((f"interfaces/{n}/mac", ...) for n in range(3)),
+    "another address": (("ips/0/address", "10.40.0.99/24"),),
+    "another length": (("ips/0/address", "10.40.0.2/16"),),
+    "an address more": (("ips/-", {"address": "10.40.0.99/24", "interface": 2, "version": "4"}),),
+    "another gateway": (("ips/0/gateway", "10.40.0.99"),),
+    "another route": (("routes/-", {"dst": "10.55.0.0/16", "gw": "10.40.0.1"}),),
+    "route through another gateway": (("routes/0/gw", "10.40.0.55"),),
+    "another default gateway": (("routes/1/gw", "10.40.0.55"),),
+    "no addresses": (("ips", ...),),
+    "no routes": (("routes", ...),),
+    "an interface of the host more": (("interfaces/-", {"name": "lo", "mac": "00:00:00:00:00:00"}),),
+    "an interface of the sandbox more": (("interfaces/-", {"name": "net7", "sandbox": "$POD1"}),),
+    "another version of the same shape": (("cniVersion", "0.3.1"),),
+    "a version of another shape": (("cniVersion", "0.2.0"),),
+    "an unknown version": (("cniVersion", "7.0.0"),),
+    "no version": (("cniVersion", ...),),
+    "no JSON of the right types": (("ips", {}),),
 }
 
 
@@ -108,7 +115,7 @@ def _other_config(title: str, **more: Any) -> tuple[str, Case]:
 
 
 CASES: dict[str, Case] = {
-    **{f"drift: {name}": Case(_drifted(*what), ("0.4.0", "1.0.0")[1:]) for name, what in DRIFT.items()},
+    **{f"drift: {name}": Case(_drifted(*what), CURRENT) for name, what in DRIFT.items()},
     **dict(
         (
             _other_config("gateway no more", isDefaultGateway=False),
@@ -122,6 +129,10 @@ CASES: dict[str, Case] = {
             _other_config("vlan out of range", vlan=5000),
         )
     ),
+    **{
+        f"prevResult: {name}": Case((add(DUAL), check(DUAL, edits=edits)), ("0.4.0", "1.0.0"))
+        for name, edits in PREVIOUS.items()
+    },
     "sandbox gone before CHECK": Case((add(L3), check(L3, netns="$GONE"))),
     "another sandbox at CHECK": Case((add(L3), check(L3, netns="$POD2")), pods=2),
     "another interface at CHECK": Case((add(L3), check(L3, ifname="eth1"))),

@@ -31,6 +31,7 @@ class Call:
 
     - `config` is sent as JSON, with name, type and cniVersion put in where it has none; bytes as they are.
     - `prev`: whether the result of the last successful call of this attachment is handed in as prevResult.
+    - `edits`: changes of that result: (path with slashes, new value; ... removes, a last part `-` appends).
     - `netns`: CNI_NETNS instead of the pod's path. `env`: other variables; None unsets one.
     - `reference`: in both worlds the reference's executable is called (a chained plugin, a foreign delegator).
     - `path`: CNI_PATH; the default is the folder of the plugins under test, then the reference's.
@@ -44,6 +45,7 @@ class Call:
     container_id: str = ""
     ifname: str = "eth0"
     prev: bool = False
+    edits: tuple[tuple[str, Any], ...] = ()
     netns: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
     reference: bool = False

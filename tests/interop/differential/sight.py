@@ -38,7 +38,6 @@ _INFO_LEFT_OUT = re.compile(
 )
 _ADDRESS_LEFT_OUT = ("valid_life_time", "preferred_life_time", "tentative")
 _ROUTE_LEFT_OUT = ("flags", "pref", "expires", "uid")
-_COUNTER = re.compile(r" \[\d+:\d+\]$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,9 +149,23 @@ def _rules(netns: NetNS, items: list[dict[str, Any]]) -> dict[str, Any]:
     if iptables:
         printed = netns.run("sh", "-ec", _IPTABLES).stdout.decode().split(_MARK)
         for name, text in zip(("iptables", "ip6tables"), printed, strict=True):
-            lines = (_COUNTER.sub("", line) for line in text.splitlines())
-            seen[name] = [line for line in lines if not line.startswith("#")]
+            seen[name] = _by_chain(text)
     return seen
+
+
+def _by_chain(text: str) -> dict[str, list[str]]:
+    """The output of iptables-save as TABLE CHAIN → rules in order."""
+    chains: dict[str, list[str]] = {}
+    table = ""
+    for line in text.splitlines():
+        words = line.split(" ")
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith(":"):
+            chains[f"{table} {words[0][1:]}"] = []
+        elif line.startswith("-A"):
+            chains[f"{table} {words[1]}"].append(" ".join(words[2:]))
+    return chains
 
 
 def _store(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import json
@@ -118,7 +119,7 @@ class World:
             return self._fill(call.config.decode("latin-1")).encode("latin-1")
         config = {"cniVersion": self.version, "name": NETWORK, "type": call.plugin} | self._fill(call.config)
         if call.prev and (result := self._results.get((call.owner, call.ifname))) is not None:
-            config["prevResult"] = result
+            config["prevResult"] = _edited(result, self._fill(call.edits))
         return json.dumps({key: value for key, value in config.items() if value is not ...}).encode()
 
     def _fill(self, template: Any) -> Any:
@@ -126,14 +127,31 @@ class World:
             return _NAME.sub(lambda name: self.values.get(name[0], name[0]), template)
         if isinstance(template, dict):
             return {key: self._fill(value) for key, value in template.items()}
-        if isinstance(template, list):
-            return [self._fill(item) for item in template]
+        if isinstance(template, list | tuple):
+            return type(template)(self._fill(item) for item in template)
         return template
 
     def close(self) -> None:
         """Unpin the namespaces."""
         for netns in (self.host, *self.pods):
             netns.delete()
+
+
+def _edited(result: Any, edits: tuple[tuple[str, Any], ...]) -> Any:
+    edited = copy.deepcopy(result)
+    for path, value in edits:
+        *parents, last = path.split("/")
+        place = edited
+        for part in parents:
+            place = place[int(part)] if isinstance(place, list) else place[part]
+        key: Any = int(last) if isinstance(place, list) and last != "-" else last
+        if last == "-":
+            place.append(value)
+        elif value is ...:
+            del place[key]
+        else:
+            place[key] = value
+    return edited
 
 
 def run_both(
