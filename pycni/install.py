@@ -59,12 +59,12 @@ def install(
     CNIError if the folder is missing, or if a file is in the way that pycni did not write and `force` is not
     given; then nothing was written. With `force` such a file is kept beside as `NAME.orig`.
     """
-    files: dict[str, str | bytes] = {
-        name: launcher_text(name, ref, run_dir=run_dir)
-        if compiled is None
-        else native_launcher(compiled, name, ref, run_dir=run_dir)
-        for name, ref in ((point.name, point.value) for point in registered_plugins())
-    }
+    files: dict[str, str | bytes] = {}
+    for point in registered_plugins():
+        if compiled is None:
+            files[point.name] = launcher_text(point.name, point.value, run_dir=run_dir)
+        else:
+            files[point.name] = native_launcher(compiled, point.name, point.value, run_dir=run_dir)
     return write_launchers(Path(bin_dir), files, force=force, dry_run=dry_run)
 
 
@@ -127,16 +127,9 @@ def native_launcher(
 
     The settings' order is that of the enumeration in `launcher.c`. Raises CNIError if they do not fit.
     """
-    absent = _absent()
-    text = _TAKEOVER.format(
-        roots=ascii(_roots(paths)),
-        arguments=_arguments(plugin, ref, run_dir, paths),
-        failure=ascii(absent),
-    )
-    settings = (
-        *(release(), plugin, ref, check_run_dir(run_dir)),
-        *(python or interpreter(), text, absent.decode()),
-    )
+    text = _TAKEOVER.format(arguments=_arguments(plugin, ref, run_dir, paths), failure=ascii(_absent()))
+    told = (release(), plugin, ref, check_run_dir(run_dir))
+    settings = (*told, python or interpreter(), text, _absent().decode())
     return build.fill(compiled, settings, f"\n{_marker(plugin, ref)}\n".encode())
 
 
@@ -156,12 +149,9 @@ def _marker(plugin: str, ref: str) -> str:
     return MARKER.decode() + dumps(members).decode()
 
 
-def _roots(paths: Iterable[str] | None) -> list[str]:
-    return list(dict.fromkeys([ROOT, *(import_paths() if paths is None else map(str, paths))]))
-
-
 def _arguments(plugin: str, ref: str, run_dir: Path | str, paths: Iterable[str] | None) -> str:
-    return ", ".join(ascii(argument) for argument in (plugin, ref, release(), str(run_dir), _roots(paths)))
+    roots = list(dict.fromkeys([ROOT, *(import_paths() if paths is None else map(str, paths))]))
+    return ", ".join(ascii(argument) for argument in (plugin, ref, release(), str(run_dir), roots))
 
 
 def release() -> str:
@@ -183,14 +173,15 @@ except BaseException:
 launcher["run"]({arguments})
 """
 _TAKEOVER: Final = """import sys
+facts = ({arguments})
 try:
-    sys.path += [root for root in {roots} if root not in sys.path]
+    sys.path += [root for root in facts[-1] if root not in sys.path]
     from pycni.native.takeover import take_over
 except BaseException:
     import posix
     posix.write(1, {failure})
     posix._exit(1)
-take_over({arguments})
+take_over(*facts)
 """
 
 
@@ -244,10 +235,7 @@ def write_launchers(
         raise CNIError(
             f"plugin folder {bin_dir} does not exist", "create it first, or name another by --bin-dir"
         )
-    files = {
-        name: launcher if isinstance(launcher, bytes) else launcher.encode()
-        for name, launcher in launchers.items()
-    }
+    files = {name: data.encode() if isinstance(data, str) else data for name, data in launchers.items()}
     plans = [_plan(bin_dir / name, data, force) for name, data in files.items()]
     if dry_run:
         return plans

@@ -140,7 +140,7 @@ def check_common_types(members: Members) -> None:
     members.string("type")
     capabilities = members.object("capabilities")
     if capabilities is not None:
-        for key in capabilities.keys():
+        for key in capabilities.keys():  # noqa: SIM118 - no mapping
             capabilities.boolean(key)
     members.object("prevResult")
 

@@ -25,8 +25,11 @@ _COMMENT: Final = "macspoofchk-"
 
 
 def reference(container_id: str, ifname: str) -> str:
-    """What names an attachment here: `<container id>-<interface>`; the network is not part of it."""
-    return f"{container_id}-{ifname}"
+    """What names an attachment here: `<container id>-<interface>`; the network is not part of it.
+
+    It is compared with what nft reports, which is text, also where the interface's name is none.
+    """
+    return f"{container_id}-{ifname}".encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def setup_commands(host_veth: str, mac: bytes, ref: str, existing: Iterable[Rule]) -> list[Command]:

@@ -119,6 +119,7 @@ def new_address(index: int, cidr: CIDR, *, nodad: bool = False) -> bytes:
     """Give a link an address; EEXIST if it has this one, ENODEV if there is no such link.
 
     IPv4 gets the broadcast address of its network if the prefix leaves room for one (30 bits or fewer).
+    `nodad` spares an IPv6 address its duplicate address detection: it can be used at once.
     """
     flags = IFA_F_NODAD if nodad and cidr.family == IPV6 else 0
     return message(RTM_NEWADDR, CREATE_NEW, *_address(index, cidr, flags))

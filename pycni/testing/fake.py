@@ -125,7 +125,7 @@ class FakeContext(Context):
 
     async def run(self, work: Callable[[*Ts], T], *args: *Ts) -> T:
         step: Callable[..., T] = self._stand_ins.get(work, work)
-        if self._shield.depth:
+        if self.cleaning_up:
             return step(*args)
         number, self.steps = self.steps, self.steps + 1
         if self._around is None:
@@ -138,6 +138,11 @@ class FakeContext(Context):
 
     def shield(self) -> _Shield:
         return self._shield
+
+    @property
+    def cleaning_up(self) -> bool:
+        """Whether the running code undoes something."""
+        return self._shield.depth > 0
 
     def host(self) -> Namespace:
         return self._host

@@ -7,6 +7,7 @@ one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -35,7 +36,7 @@ from support.private import PrivateNode  # noqa: E402
 from pycni import install  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 SECONDS = 30
 REFERENCE = Path("/usr/lib/cni")
@@ -205,20 +206,54 @@ class Supervisor:
             raise self.failure
 
 
-class Collector:
-    """Calls GC all the time, as a runtime would: with every attachment that it has begun and not ended."""
+class Gate:
+    """ADD and DEL go through together, GC alone, as the specification demands of a runtime."""
 
-    def __init__(self, network: Network, valid: Callable[[], list[NetNS]]) -> None:
+    def __init__(self) -> None:
+        self._inside = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._closed)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._changed:
+            self._closed = True
+            self._changed.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._closed = False
+                self._changed.notify_all()
+
+
+class Collector:
+    """Calls GC every now and then with what `valid` returns; a context."""
+
+    def __init__(self, network: Network, gate: Gate, valid: Callable[[], list[NetNS]]) -> None:
         self.calls = 0
-        self._network, self._valid = network, valid
+        self._network, self._gate, self._valid = network, gate, valid
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._collect)
 
     def _collect(self) -> None:
         try:
-            while not self._stop.wait(0.3):
-                self._network.collect(self._valid())
+            while not self._stop.wait(1):
+                with self._gate.alone():
+                    self._network.collect(self._valid())
                 self.calls += 1
         except BaseException as error:  # noqa: BLE001 - for the thread that waits
             self._failure = error
@@ -265,6 +300,8 @@ class Storm:
         self.launcher_kills = self.adds = self.lost = 0
         self._holders: dict[str, NetNS] = {}
         self._pods: set[NetNS] = set()
+        self._attached: set[NetNS] = set()
+        self._gate = Gate()
         self._lock = threading.Lock()
         self._broken = threading.Event()
         self._moment = 0.0
@@ -276,11 +313,11 @@ class Storm:
         witnesses = [self._pod(f"witness-{number}") for number in range(2)]
         for pod in witnesses:
             before = time.monotonic()
-            self._register(pod, addresses_of(network.call("ADD", pod)))
+            self._register(pod, addresses_of(self._call("ADD", pod, random.Random(0), killed=0)))
             self._moment = time.monotonic() - before
         with (
             Supervisor(network, plan.seed, plan.lifetime) as supervisor,
-            Collector(network, self._valid) as collector,
+            Collector(network, self._gate, self._valid) as collector,
             Witness(network, witnesses[0], GATEWAYS[0]),
             Witness(network, witnesses[1], GATEWAYS[1]),
             ThreadPoolExecutor(plan.width) as pool,
@@ -301,7 +338,7 @@ class Storm:
 
     def _valid(self) -> list[NetNS]:
         with self._lock:
-            return list(self._pods)
+            return list(self._attached)
 
     def _work(self, share: range) -> bool:
         chance = random.Random(f"{self.plan.seed} {share.start}")
@@ -347,6 +384,7 @@ class Storm:
                 del self._holders[address]
             if lost:
                 self._pods.remove(pod)
+                self._attached.remove(pod)
                 self.lost += 1
         if lost:
             pod.delete()
@@ -363,14 +401,27 @@ class Storm:
             self._pods.remove(pod)
         pod.delete()
 
+    def _begin(self, pod: NetNS) -> None:
+        with self._lock:
+            self._attached.add(pod)
+
+    def _end(self, pod: NetNS) -> None:
+        with self._lock:
+            self._attached.discard(pod)
+
     def _call(self, verb: str, pod: NetNS, chance: random.Random, killed: float) -> Outcome:
         """A call, perhaps killed; one that was not killed has succeeded."""
-        call = self.network.start(verb, pod)
         doomed = chance.random() < killed
-        if doomed:
-            time.sleep(chance.uniform(0, 2 * self._moment))
-            call.process.kill()
-        outcome = call.finish()
+        with self._gate.together():
+            if verb == "DEL":
+                self._end(pod)
+            call = self.network.start(verb, pod)
+            if doomed:
+                time.sleep(chance.uniform(0, 2 * self._moment))
+                call.process.kill()
+            outcome = call.finish()
+            if verb == "ADD" and outcome.status == 0:
+                self._begin(pod)
         if doomed and outcome.status == -signal.SIGKILL:
             self.launcher_kills += 1
             return outcome

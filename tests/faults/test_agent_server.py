@@ -171,15 +171,18 @@ def test_plugin_that_ends_the_process(node: JournalNode) -> None:
 
 
 def test_many_at_once(node: JournalNode) -> None:
-    """Fifty calls at once, each of another attachment, are all at work together and all answered."""
-    node.agent()
-    calls = [node.start(steps={"ADD": ["wait"]}, container_id=f"c{number}") for number in range(50)]
-    until(lambda: node.words().count("ADD") == 50, "all are at work")
+    """Fifty calls, each of another attachment, are all at work at once in one agent, and all answered."""
+    agent = node.agent()
+    calls = []
+    for number in range(50):  # one after the other, so that each is taken within its second
+        calls.append(node.start(steps={"ADD": ["wait"]}, container_id=f"c{number}"))
+        until(lambda: len(node.words()) == len(calls), "the call is at work")
+    assert node.state()["working"] == 50
     node.go()
     for call in calls:
         call.finish().ok()
-    assert counted(node, "served: ADD") == 50
-    until(lambda: not node.held(), "the attachment is free")
+    assert {pid for _, pid in node.journal()} == {agent.pid}
+    until(lambda: not node.held(), "the attachments are free")
 
 
 def test_drain(node: JournalNode) -> None:

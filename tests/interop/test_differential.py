@@ -63,9 +63,13 @@ def test_a_listed_difference_names_what_there_is(entry: Entry) -> None:
         covered = [name for name in CASES if Entry("", "", (), cases=(pattern,)).covers(name, "")]
         assert covered, f"{pattern} is the name of no case"
     assert bool(entry.cases) == bool(entry.where)
-    shown = [name for name in CASES if entry.covers(name, (*entry.versions, "1.0.0")[0]) and entry.must_show(name)]
+    shown = [
+        name for name in CASES if entry.covers(name, (*entry.versions, "1.0.0")[0]) and entry.must_show(name)
+    ]
     assert shown or not entry.cases
-    assert bool(entry.golden) == (RECORDED_RELEASE in entry.reference), "the recordings speak for that release"
+    assert bool(entry.golden) == (RECORDED_RELEASE in entry.reference), (
+        "the recordings speak for that release"
+    )
 
 
 def test_recordings_and_list_agree() -> None:

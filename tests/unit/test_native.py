@@ -366,7 +366,7 @@ def test_standard_input_stays_unread_without_need(mirror: Path) -> None:
 def test_signal_on_the_way_to_python(mirror: Path) -> None:
     """A signal that arrives between GO and Python's own handlers is not lost and does not kill: code 11."""
     data = mirror.read_bytes()
-    text = re.search(rb"import sys\ntry:.*?\0", data, re.DOTALL)
+    text = re.search(rb"import sys\nfacts = .*?\0", data, re.DOTALL)
     assert text is not None
     output, config = mirror.with_name("output"), mirror.with_name("config")
     config.write_bytes(CONFIG)

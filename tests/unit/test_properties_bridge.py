@@ -8,7 +8,9 @@ addresses are kept by stand-ins.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -84,6 +86,7 @@ class World:
 
     def __init__(self) -> None:
         self.rules: set[object] = set()
+        self._drawn = 0
         self.ipam = Addresses()
         stand_ins = {
             firewall.add_masquerade: lambda m, _backend: self.rules.add(m),
@@ -131,16 +134,24 @@ class World:
 
         self.requests = 0
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "urandom", self._bytes)
             patch.setattr(fake, "answer", self._counting(fake.answer, at if how == "refuse" else -1))
             try:
                 return self.node.call(Bridge(), verb, config, pod, around=around, CNI_CONTAINERID=name)
             except Cancelled:
                 return None
 
+    def _bytes(self, size: int) -> bytes:
+        """What MACs are made of: the same in each run."""
+        self._drawn += 1
+        return hashlib.sha256(bytes((self._drawn,))).digest()[:size]
+
     def _counting(self, genuine: Answering, at: int) -> Answering:
-        """A kernel that counts its requests and refuses number `at`."""
+        """A kernel that counts its requests, those of clean-up left out, and refuses number `at`."""
 
         def answer(net: FakeNet, request: bytes) -> Answer:
+            if self.node.last is not None and self.node.last.cleaning_up:
+                return genuine(net, request)
             self.requests += 1
             return Answer(errno.EIO, "injected") if self.requests - 1 == at else genuine(net, request)
 
@@ -255,25 +266,28 @@ def test_an_add_that_fails_leaves_everything_as_it_was(
     state = world.state()
     reply = world.call("ADD", config, pod, at=count * percent // 100, how=how)
     if reply is None or reply.status != 0:
-        left = _with_bridge_as(state, world.state())
+        left = _without_shared_changes(state, world.state())
         assert left == state, f"{how} at {percent} % of {count}; undo said {world.lines}"
     else:
         assert how == "refuse"  # of something that does not matter, such as the link's alias
 
 
-def _with_bridge_as(before: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """The state after a failed ADD, with what it may have changed of a bridge that was there set back.
+def _without_shared_changes(before: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    """The state after a failed ADD, with what other pods may rely on by now as it was before.
 
-    It may have set the bridge up or made it promiscuous, and if other pods are on it, given it an address:
-    another ADD may rely on that by now, as far as anybody can tell.
+    That is: a bridge set up or made promiscuous, and, if another pod is there, gateways: addresses of the
+    bridge, or an interface in the VLAN with its port, whose MAC the bridge may take.
     """
-    links = dict(state["host"]["links"])
-    was = before["host"]["links"].get("cni0")
-    if was is not None and "cni0" in links:
-        now = links["cni0"]
-        shared = any(link[6] and "other" in link[6] for link in links.values())
-        addresses = was[-1] if shared and set(was[-1]) <= set(now[-1]) else now[-1]
-        links["cni0"] = (*now[:4], *was[4:6], *now[6:-1], addresses)
+    was, now = before["host"]["links"], state["host"]["links"]
+    pods = any(link[6] for link in now.values())
+    links = {}
+    for name, link in now.items():
+        if name in was and name.startswith("cni0"):
+            addresses = was[name][-1] if pods and set(was[name][-1]) <= set(link[-1]) else link[-1]
+            mac = was[name][1] if pods else link[1]
+            links[name] = (link[0], mac, *link[2:4], *was[name][4:6], *link[6:-1], addresses)
+        elif name in was or link[6] or not pods or name == "cni0":
+            links[name] = link
     return {**state, "host": {**state["host"], "links": links}}
 
 

@@ -21,7 +21,14 @@ from differential.case import (
 )
 
 L3 = bridge(V4, **DEFAULT)
-FULL = bridge(V4, V6, **DEFAULT, ipMasq=True, macspoofchk=True, ipam={"routes": [{"dst": "10.98.0.0/16", "gw": "10.40.0.1"}]})
+FULL = bridge(
+    V4,
+    V6,
+    **DEFAULT,
+    ipMasq=True,
+    macspoofchk=True,
+    ipam={"routes": [{"dst": "10.98.0.0/16", "gw": "10.40.0.1"}]},
+)
 DUAL = bridge(V4, V6, **DEFAULT, ipam={"routes": [{"dst": "10.98.0.0/16", "gw": "10.40.0.1"}]})
 VETH = f"$(ip -o link show master {BRIDGE} | sed 's/^[0-9]*: \\([^@:]*\\).*/\\1/')"
 
@@ -29,7 +36,10 @@ VETH = f"$(ip -o link show master {BRIDGE} | sed 's/^[0-9]*: \\([^@:]*\\).*/\\1/
 DRIFT: dict[str, tuple[str, int]] = {
     "bridge gone": (f"ip link del {BRIDGE}", 0),
     "bridge replaced": (f"ip link del {BRIDGE}; ip link add {BRIDGE} type bridge", 0),
-    "bridge replaced by another kind": (f"ip link del {BRIDGE}; ip link add {BRIDGE} type veth peer name x", 0),
+    "bridge replaced by another kind": (
+        f"ip link del {BRIDGE}; ip link add {BRIDGE} type veth peer name x",
+        0,
+    ),
     "bridge renamed": (f"ip link set {BRIDGE} down; ip link set {BRIDGE} name other", 0),
     "bridge with another MAC": (f"ip link set {BRIDGE} address 02:00:00:00:00:99", 0),
     "bridge promiscuous": (f"ip link set {BRIDGE} promisc on", 0),
@@ -39,7 +49,10 @@ DRIFT: dict[str, tuple[str, int]] = {
     "host side down": (f"ip link set {VETH} down", 0),
     "host side without bridge": (f"ip link set {VETH} nomaster", 0),
     "host side gone": (f"ip link del {VETH}", 0),
-    "host side renamed": (f"v={VETH}; ip link set $v down; ip link set $v name renamed; ip link set renamed up", 0),
+    "host side renamed": (
+        f"v={VETH}; ip link set $v down; ip link set $v name renamed; ip link set renamed up",
+        0,
+    ),
     "host side with another MAC": (f"ip link set {VETH} address 02:00:00:00:00:98", 0),
     "hairpin on": (f"bridge link set dev {VETH} hairpin on", 0),
     "masquerade rules gone": ("iptables -t nat -F; ip6tables -t nat -F", 0),
@@ -147,10 +160,10 @@ CASES: dict[str, Case] = {
     "DEL under another container id": Case((add(L3), delete(L3, container_id="other"))),
     "DEL in another namespace": Case((add(L3), delete(L3, netns="$POD2"), delete(L3)), pods=2),
     "DEL with another bridge": Case((add(L3), delete(L3 | {"bridge": "other0"}))),
-    "DEL when the IPAM is missing": Case((add(FULL), delete(FULL | {"ipam": {"type": "nosuch"}}), delete(FULL))),
-    "DEL of a link of another kind": Case(
-        (Shell("ip link add eth0 type bridge", pod=1), delete(bridge()))
+    "DEL when the IPAM is missing": Case(
+        (add(FULL), delete(FULL | {"ipam": {"type": "nosuch"}}), delete(FULL))
     ),
+    "DEL of a link of another kind": Case((Shell("ip link add eth0 type bridge", pod=1), delete(bridge()))),
     "DEL of a veth inside the pod": Case(
         (Shell("ip link add eth0 type veth peer name eth1", pod=1), delete(bridge()))
     ),

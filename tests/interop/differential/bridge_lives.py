@@ -129,7 +129,9 @@ SEVERAL: dict[str, Case] = {
     "gateway after a layer 2 pod": Case(
         (add(bridge()), add(L3, pod=2), delete(bridge()), check(L3, pod=2), delete(L3, pod=2)), pods=2
     ),
-    "layer 2 pod after a gateway": Case((add(L3), add(bridge(), pod=2), delete(L3), delete(bridge(), pod=2)), pods=2),
+    "layer 2 pod after a gateway": Case(
+        (add(L3), add(bridge(), pod=2), delete(L3), delete(bridge(), pod=2)), pods=2
+    ),
     "two layer 2 pods": Case((add(bridge()), add(bridge(), pod=2), delete(bridge())), pods=2),
     "hairpin beside none": Case(
         (add(bridge(V4, hairpinMode=True)), add(bridge(V4), pod=2), check(bridge(V4), pod=2)), pods=2
@@ -143,7 +145,11 @@ SEVERAL: dict[str, Case] = {
         ("0.1.0", "0.2.0", *WITH_INTERFACES),
     ),
     "two IPv4 sets without gateway": Case(
-        (add(bridge(V4, "10.41.0.0/24")), check(bridge(V4, "10.41.0.0/24")), delete(bridge(V4, "10.41.0.0/24")))
+        (
+            add(bridge(V4, "10.41.0.0/24")),
+            check(bridge(V4, "10.41.0.0/24")),
+            delete(bridge(V4, "10.41.0.0/24")),
+        )
     ),
     "two IPv4 sets with gateways": Case((add(bridge(V4, "10.41.0.0/24", **GATEWAY)),)),
     "masqueraded pods": Case(
@@ -180,7 +186,9 @@ SEVERAL: dict[str, Case] = {
     ),
 }
 FOUND: dict[str, Case] = {
-    "bridge of an administrator, down": Case((Shell(f"ip link add {BRIDGE} type bridge"), add(L3), delete(L3))),
+    "bridge of an administrator, down": Case(
+        (Shell(f"ip link add {BRIDGE} type bridge"), add(L3), delete(L3))
+    ),
     "bridge of an administrator, up, MTU 9000": Case(
         (Shell(f"ip link add {BRIDGE} mtu 9000 type bridge; ip link set {BRIDGE} up"), add(L3), delete(L3))
     ),
@@ -191,7 +199,11 @@ FOUND: dict[str, Case] = {
         (Shell(f"ip link add {BRIDGE} address {MAC} type bridge"), add(bridge()), delete(bridge()))
     ),
     "bridge with the gateway's address": Case(
-        (Shell(f"ip link add {BRIDGE} type bridge; ip addr add 10.40.0.1/24 dev {BRIDGE}"), add(L3), delete(L3))
+        (
+            Shell(f"ip link add {BRIDGE} type bridge; ip addr add 10.40.0.1/24 dev {BRIDGE}"),
+            add(L3),
+            delete(L3),
+        )
     ),
     "bridge with another address, no gateway asked for": Case(
         (Shell(f"ip link add {BRIDGE} type bridge; ip addr add 10.9.0.1/24 dev {BRIDGE}"), add(bridge(V4)))
@@ -236,12 +248,21 @@ FOUND: dict[str, Case] = {
         ),
         pods=2,
     ),
-    "forwarding is on": Case((Shell("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"), add(DUAL))),
+    "forwarding is on": Case(
+        (Shell("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"), add(DUAL))
+    ),
     "IPv6 off in the pod": Case(
-        (Shell("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1", pod=1), add(DUAL))
+        (
+            Shell("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1", pod=1),
+            add(DUAL),
+        )
     ),
     "IPv6 off on the host": Case(
-        (Shell("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"), add(L3), delete(L3))
+        (
+            Shell("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1"),
+            add(L3),
+            delete(L3),
+        )
     ),
     "lo of the pod up": Case((Shell("ip link set lo up", pod=1), add(L3), delete(L3))),
     "rules of others": Case(

@@ -70,12 +70,16 @@ CONFIGS: dict[str, Config] = {
     "gateway of the other family": bridge([subnet(V4, gateway="fd00::1")], **GATEWAY),
     "gateway elsewhere": bridge([subnet(V4, gateway="192.0.2.1")], **DEFAULT),
     "route with host bits": bridge(V4, **GATEWAY, ipam={"routes": [{"dst": "10.9.1.2/16"}]}),
-    "route through nowhere": bridge(V4, **GATEWAY, ipam={"routes": [{"dst": "10.9.0.0/16", "gw": "192.0.2.1"}]}),
+    "route through nowhere": bridge(
+        V4, **GATEWAY, ipam={"routes": [{"dst": "10.9.0.0/16", "gw": "192.0.2.1"}]}
+    ),
     "route twice": bridge(V4, **GATEWAY, ipam={"routes": [{"dst": "10.9.0.0/16"}, {"dst": "10.9.0.0/16"}]}),
     "route to one place through two gateways": bridge(
         V4,
         **GATEWAY,
-        ipam={"routes": [{"dst": "10.9.0.0/16", "gw": "10.40.0.1"}, {"dst": "10.9.0.0/16", "gw": "10.40.0.9"}]},
+        ipam={
+            "routes": [{"dst": "10.9.0.0/16", "gw": "10.40.0.1"}, {"dst": "10.9.0.0/16", "gw": "10.40.0.9"}]
+        },
     ),
     "IPv6 route to one place through two gateways": bridge(
         V6,
@@ -103,7 +107,12 @@ CONFIGS: dict[str, Config] = {
     "ipMasqBackend nftables": bridge(V4, **DEFAULT, ipMasq=True, ipMasqBackend="nftables"),
 }
 ARGS = ("foo", "MAC=1;", "X=1", "mac=02:00:00:00:00:01", "MAC=zz", "IgnoreUnknown=yes", "IP=10.40.0.9")
-ARGS_OK = ("IgnoreUnknown=1;X=1", "IgnoreUnknown=TRUE;K8S_POD_NAME=a;K8S_POD_NAMESPACE=b", "IgnoreUnknown=0", "")
+ARGS_OK = (
+    "IgnoreUnknown=1;X=1",
+    "IgnoreUnknown=TRUE;K8S_POD_NAME=a;K8S_POD_NAMESPACE=b",
+    "IgnoreUnknown=0",
+    "",
+)
 SANDBOXES: dict[str, Case] = {
     "sandbox missing": Case(_refused(L3, netns="$GONE")),
     "sandbox is a file": Case(_refused(L3, netns="$FILES/resolv.conf"), files=(("resolv.conf", ""),)),
@@ -124,7 +133,9 @@ SANDBOXES: dict[str, Case] = {
     "CHECK without ADD": Case((check(L3),)),
     "CHECK without ADD, layer 2": Case((check(bridge()),)),
     "CHECK without prevResult": Case((add(L3), check(L3, prev=False))),
-    "DEL without ADD": Case((delete(L3), delete(bridge()), delete(L3 | {"ipMasq": True, "macspoofchk": True}))),
+    "DEL without ADD": Case(
+        (delete(L3), delete(bridge()), delete(L3 | {"ipMasq": True, "macspoofchk": True}))
+    ),
     "ranges used up": Case(
         (
             add(bridge("10.40.0.0/30", **GATEWAY)),
@@ -137,7 +148,9 @@ SANDBOXES: dict[str, Case] = {
     "layer 2 in a version that needs addresses": Case((add(bridge()), delete(bridge())), ("0.1.0", "0.2.0")),
     "no version": Case((add(L3 | {"cniVersion": ...}), delete(L3 | {"cniVersion": ...}))),
     "CNI_PATH leads nowhere": Case((add(L3, path="/nowhere"), delete(L3, path="/nowhere"))),
-    "CNI_PATH of several folders": Case((add(L3, path="/nowhere:$FILES:$BIN"), delete(L3, path="$BIN:/nowhere"))),
+    "CNI_PATH of several folders": Case(
+        (add(L3, path="/nowhere:$FILES:$BIN"), delete(L3, path="$BIN:/nowhere"))
+    ),
     "prevResult at ADD": Case(
         (add(L3 | {"prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.9.9.9/24"}]}}), delete(L3))
     ),

@@ -32,10 +32,19 @@ CHAINED: dict[str, tuple[str, Config]] = {
     "portmap": ("portmap", {"runtimeConfig": {"portMappings": PORTS}}),
     "portmap without SNAT": ("portmap", {"snat": False, "runtimeConfig": {"portMappings": PORTS[:1]}}),
     "portmap with nothing to do": ("portmap", {"runtimeConfig": {"portMappings": []}}),
-    "tuning of sysctls": ("tuning", {"sysctl": {"net.ipv4.conf.eth0.rp_filter": "2", "net.core.somaxconn": "500"}, "dataDir": "$FILES"}),
-    "tuning of the link": ("tuning", {"mac": "02:00:00:00:00:21", "mtu": 1400, "promisc": True, "dataDir": "$FILES"}),
+    "tuning of sysctls": (
+        "tuning",
+        {"sysctl": {"net.ipv4.conf.eth0.rp_filter": "2", "net.core.somaxconn": "500"}, "dataDir": "$FILES"},
+    ),
+    "tuning of the link": (
+        "tuning",
+        {"mac": "02:00:00:00:00:21", "mtu": 1400, "promisc": True, "dataDir": "$FILES"},
+    ),
     "firewall": ("firewall", {"backend": "iptables"}),
-    "firewall, own chain for administrators": ("firewall", {"backend": "iptables", "iptablesAdminChainName": "ADMIN"}),
+    "firewall, own chain for administrators": (
+        "firewall",
+        {"backend": "iptables", "iptablesAdminChainName": "ADMIN"},
+    ),
     "bandwidth": ("bandwidth", {"ingressRate": 1000000, "ingressBurst": 100000}),
     "sbr": ("sbr", {}),
 }
@@ -77,7 +86,9 @@ def _life(config: Config, **more: Any) -> tuple[Step, ...]:
     return (add(config, **more), check(config, **more, since="0.4.0"), delete(config, **more))
 
 
-PARENT = Shell("ip link add parent0 address 02:00:00:00:00:31 type veth peer name parent1; ip link set parent0 up")
+PARENT = Shell(
+    "ip link add parent0 address 02:00:00:00:00:31 type veth peer name parent1; ip link set parent0 up"
+)
 FOREIGN: dict[str, tuple[tuple[Step, ...], str, Config]] = {
     "ptp": ((), "ptp", {}),
     "ptp, masqueraded": ((), "ptp", {"ipMasq": True, "mtu": 1400}),
@@ -102,7 +113,10 @@ CASES: dict[str, Case] = {
         ),
         WITH_CHECK,
     ),
-    **{f"bridge asks static: {name}": Case(_life(_static(config)), WITH_INTERFACES) for name, config in STATIC.items()},
+    **{
+        f"bridge asks static: {name}": Case(_life(_static(config)), WITH_INTERFACES)
+        for name, config in STATIC.items()
+    },
     **{
         f"bridge as default gateway asks static: {name}": Case(_life(_static(config, **DEFAULT)))
         for name, config in STATIC.items()
@@ -122,7 +136,9 @@ CASES: dict[str, Case] = {
                 *before,
                 *(
                     step
-                    for step in _life(config | ipam(V4, V6, routes=[{"dst": "0.0.0.0/0"}]), plugin=plugin, reference=True)
+                    for step in _life(
+                        config | ipam(V4, V6, routes=[{"dst": "0.0.0.0/0"}]), plugin=plugin, reference=True
+                    )
                 ),
             ),
             WITH_INTERFACES,

@@ -383,7 +383,9 @@ ADOPTED: dict[str, list[Step]] = {
             "a", V4 | {"prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.4/29"}]}}, prev=False
         ),
     ],
-    "route without destination": [add("a", net([subnet("10.0.0.0/29")], ipam={"routes": [{"gw": "10.0.0.1"}]}))],
+    "route without destination": [
+        add("a", net([subnet("10.0.0.0/29")], ipam={"routes": [{"gw": "10.0.0.1"}]}))
+    ],
     "route null": [add("a", net([subnet("10.0.0.0/29")], ipam={"routes": [None]}))],
     "routes as they are": [
         add("a", net([subnet("10.0.0.0/29")], ipam={"routes": routes}))

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 DOCUMENT = Path(__file__).parents[3] / "docs" / "differences.md"
 RECORDED_RELEASE = "1.9.1"
 """The release that the recordings in tests/golden were made with."""
-_SECTION = re.compile(r"^#{2,4} (?P<title>.+)\n(?P<text>(?:(?!^#|^```).*\n)*)```toml\n(?P<table>[^`]*)```$", re.M)
+_SECTION = re.compile(
+    r"^#{2,4} (?P<title>.+)\n(?P<text>(?:(?!^#|^```).*\n)*)```toml\n(?P<table>[^`]*)```$", re.M
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,7 +65,9 @@ def see(host: NetNS, pods: list[NetNS], data_dir: Path) -> Sight:
         links[place] = [link for link in found if link.get("ifname")]
         sysctls = _sysctls(netns)
         state[place] = {
-            "links": {name: _link(link, sysctls.pop(name, {})) for link in links[place] if (name := link["ifname"])},
+            "links": {
+                name: _link(link, sysctls.pop(name, {})) for link in links[place] if (name := link["ifname"])
+            },
             "routes": dict((*_routes(4, four), *_routes(6, six))),
             "sysctls": sysctls,
         }

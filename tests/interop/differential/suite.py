@@ -38,7 +38,9 @@ CASES: dict[str, Case] = {
 
 def runs(supported: list[str]) -> list[tuple[str, str]]:
     """Each case in each of its spec versions, as far as the reference knows them."""
-    return [(name, version) for name, case in CASES.items() for version in case.versions if version in supported]
+    return [
+        (name, version) for name, case in CASES.items() for version in case.versions if version in supported
+    ]
 
 
 def found(name: str, version: str, newest: bool, folder: Path, ours: Path) -> list[Difference]:
