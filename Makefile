@@ -11,9 +11,10 @@ READY := $(VENV)/.ready
 # One process tree for all that the tests start: whatever outlives pytest dies with it.
 CONTAIN := unshare --mount --pid --fork --kill-child --mount-proc bash -c '"$$@"; exit $$?' tests
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 STORM_ARGS ?=
 
-.PHONY: help demo test test-unit test-vlan test-native test-all storm lint bench clean packages
+.PHONY: help demo test test-unit test-vlan test-native test-all storm fuzz lint bench clean packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +46,9 @@ lint: $(READY) ## ruff and mypy
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+fuzz: $(READY) ## a million random requests through the core (FUZZ_ARGS='--seed 7 --jobs 2')
+	nice $(PY) tests/fuzz/fuzz.py $(FUZZ_ARGS)
 
 bench: $(READY) ## compare with the reference plugins
 	$(PY) bench/run.py

@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from pycni.addresses import CIDR
     from pycni.context import Context
     from pycni.kernel.namespace import Link, Namespace
     from pycni.request import Request
@@ -33,12 +34,12 @@ class Attempts:
     """Steps that are all tried; the first error is raised at the end."""
 
     def __init__(self) -> None:
-        self._first: CNIError | OSError | None = None
+        self._first: Exception | None = None
 
     async def attempt(self, step: Callable[[], Awaitable[object]]) -> None:
         try:
             await step()
-        except (CNIError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - going on is the point, whatever it was
             self._first = self._first or error
 
     def raise_first(self) -> None:
@@ -51,12 +52,14 @@ async def detach(request: Request, ctx: Context) -> None:
     config = parse_config_for_del(request)
     prev = _prev_result(request)
     steps = Attempts()
+    rules = masquerade_of(request, prev)
+    if config.masquerades and not rules.addresses:
+        rules = rules.replace(addresses=await _addresses_beside_others(request, ctx))
     await steps.attempt(lambda: _remove_link(request, ctx, prev))
     if config.mac_spoof_check:
         ref = spoofcheck.reference(request.container_id, request.ifname)
         await steps.attempt(lambda: ctx.run(firewall.remove_spoof_check, ref))
     if config.masquerades:
-        rules = masquerade_of(request, prev)
         await steps.attempt(lambda: ctx.run(firewall.remove_masquerade, rules))
     if config.ipam_type:
         await steps.attempt(lambda: ctx.delegate.delete(request, config.ipam_type))
@@ -67,6 +70,24 @@ def masquerade_of(request: Request, result: Result | None) -> Masquerade:
     """The masquerading of an attachment with the addresses of its result."""
     addresses = tuple(entry.address for entry in result.ips) if result is not None else ()
     return Masquerade(request.network, request.container_id, request.ifname, addresses)
+
+
+async def _addresses_beside_others(request: Request, ctx: Context) -> tuple[CIDR, ...]:
+    """The interface's addresses if its pod has other interfaces with addresses, else none.
+
+    A container's interfaces on one network share a chain of iptables: with no address known all its jumps
+    go, which also finds rules of addresses that were changed, but must not happen to another interface.
+    """
+    try:
+        pod = await _open_sandbox(request, ctx)
+        link = await pod.link(name=request.ifname) if pod is not None else None
+        if pod is None or link is None:
+            return ()
+        present = [address for address in await pod.addresses() if address.scope == 0]
+    except Exception:  # noqa: BLE001 - a guess less; removing the link reports what is wrong
+        return ()
+    own = tuple(address.cidr for address in present if address.index == link.index)
+    return own if len(own) < len(present) else ()
 
 
 def _prev_result(request: Request) -> Result | None:

@@ -22,9 +22,9 @@ class Bridge(Plugin):
     loopless = True
 
     async def add(self, request: Request, ctx: Context) -> Result:
-        from pycni_bridge.attach import Attach
+        from pycni_bridge.attach import attach
 
-        return await Attach(request, ctx).run()
+        return await attach(request, ctx)
 
     async def check(self, request: Request, ctx: Context) -> None:
         from pycni_bridge.inspection import inspect

@@ -30,7 +30,13 @@ _ROUTE_LIMITS: Final = (*((key, 0xFFFFFFFF) for key in (*_POSITIVE, "table")), (
 
 
 def pod_steps(config: BridgeConfig, ifname: str, index: int, result: Result) -> list[Step]:
-    """Sysctls, addresses, up, routes: with arp_notify the kernel announces what is there when it goes up."""
+    """Sysctls, addresses, up, routes: with arp_notify the kernel announces what is there when it goes up.
+
+    Layer 2 is only set up, unless the config wants the pod's end left down.
+    """
+    if not result.ips:
+        up: Step = (set_link(index, up=True), f'failed to set "{ifname}" up')
+        return [] if config.disable_container_interface else [up]
     ipv6 = any(entry.address.family == IPV6 for entry in result.ips)
     steps: list[Step] = [
         (setting, f"failed to set sysctl {setting.name}={setting.value}")
@@ -89,22 +95,27 @@ def pod_settings(config: BridgeConfig, ifname: str, *, ipv6: bool) -> list[Setti
     return settings
 
 
+def early_host_steps(bridge: str, host_side: str, gateways: tuple[CIDR, ...]) -> list[Step]:
+    """What needs no more than names: router advertisements off, forwarding on."""
+    steps: list[Step] = [
+        (Setting(f"net/ipv6/conf/{name}/accept_ra", "0"), f"failed to set accept_ra of {name}")
+        for name in (bridge, host_side)
+    ]
+    steps += [
+        (Setting(name, "1", required=True), "failed to enable forwarding")
+        for name in forwarding_names(gateways)
+    ]
+    return steps
+
+
 def host_steps(
-    config: BridgeConfig,
-    bridge: Link,
-    host_side: Link,
-    gateways: tuple[CIDR, ...],
-    changes: GatewayPlan,
-    gateway: Link | None = None,
+    config: BridgeConfig, bridge: Link, host_side: Link, changes: GatewayPlan, gateway: Link | None = None
 ) -> list[Step]:
-    """Router advertisements off, port flags, gateway addresses, forwarding: only what differs is written.
+    """Port flags, the bridge's state and gateway addresses: only what differs, nothing in the usual case.
 
     `gateway` is the interface that bears the addresses, None for the bridge.
     """
-    steps: list[Step] = [
-        (Setting(f"net/ipv6/conf/{name}/accept_ra", "0"), f"failed to set accept_ra of {name}")
-        for name in (bridge.name, host_side.name)
-    ]
+    steps: list[Step] = []
     if config.hairpin_mode or config.port_isolation:
         port = set_port(host_side.index, hairpin=config.hairpin_mode, isolated=config.port_isolation)
         steps.append((port, f"failed to setup hairpin mode or isolation for {host_side.name}"))
@@ -117,10 +128,6 @@ def host_steps(
         # last port is gone shows the MAC zero; by now it has that of its only port.
         mac = bridge.mac if any(bridge.mac) else host_side.mac
         steps.append((set_link(bridge.index, mac=mac), "could not set bridge's mac"))
-    steps += [
-        (Setting(name, "1", required=True), "failed to enable forwarding")
-        for name in forwarding_names(gateways)
-    ]
     return steps
 
 

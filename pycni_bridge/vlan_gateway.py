@@ -13,8 +13,8 @@ from pycni.errors import CNIError
 from pycni.kernel.messages import dump_ports, get_link, new_veth, set_link
 from pycni.kernel.namespace import Setting, check
 from pycni.kernel.vlans import dump_vlans, read_vlans
-from pycni_bridge.attach import random_mac
 from pycni_bridge.vlans import access_vlan, carries, gateway_port, join_steps
+from pycni_bridge.wiring import random_mac
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

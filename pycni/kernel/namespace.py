@@ -57,6 +57,7 @@ __all__ = [
     "RouteEntry",
     "Setting",
     "check",
+    "perform_in",
 ]
 
 
@@ -216,6 +217,15 @@ class Namespace:
             raise
         self._sockets.append(socket)
         return answers
+
+
+async def perform_in(*parts: tuple[Namespace, Sequence[bytes | Setting]]) -> list[list[Answer]]:
+    """`Namespace.perform` in one namespace after the other, with one hop to a worker thread for all."""
+    return await parts[0][0]._run(_perform_in, tuple((place, tuple(steps)) for place, steps in parts))
+
+
+def _perform_in(parts: tuple[tuple[Namespace, tuple[bytes | Setting, ...]], ...]) -> list[list[Answer]]:
+    return [place._perform(steps) if steps else [] for place, steps in parts]
 
 
 def check(answers: Iterable[Answer], what: str, *, allow: Container[int] = ()) -> None:

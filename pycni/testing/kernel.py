@@ -231,7 +231,8 @@ class FakeNet:
 
     def all_routes(self) -> list[FakeRoute]:
         """Added ones and those that follow from addresses."""
-        return [*self.routes, *(route for link in self.links.values() for route in derived(link))]
+        following = (route for link in self.links.values() for route in derived(link))
+        return [*self.routes, *dict.fromkeys(following)]
 
     def add_route(self, route: FakeRoute) -> None:
         """Raises Refused, see `pycni.testing.routes.accept`."""
@@ -240,8 +241,9 @@ class FakeNet:
     def remove_route(
         self, dst: CIDR, link: FakeLink | None, gw: IP | None, priority: int, table: int
     ) -> None:
-        """The first added one that fits what is given. Raises Refused (ESRCH)."""
-        for route in self.routes:
+        """The first that fits what is given, in the kernel's order. Raises Refused (ESRCH)."""
+        newest_first = reversed(self.routes) if dst.family == IPV4 else self.routes
+        for route in sorted(newest_first, key=lambda one: one.priority):
             fits = link in (None, route.link) and gw in (None, route.gw) and priority in (0, route.priority)
             if fits and (route.dst, route.table) == (dst, table):
                 self.routes.remove(route)

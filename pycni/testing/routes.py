@@ -131,6 +131,6 @@ def _derived_v4(link: FakeLink, address: FakeAddress) -> Iterator[FakeRoute]:
 
 def _derived_v6(link: FakeLink, address: FakeAddress) -> Iterator[FakeRoute]:
     cidr = address.cidr
-    if cidr.prefix < 128:
+    if link.kind != "loopback":
         yield FakeRoute(cidr.network, link, priority=_METRIC_CONNECTED, protocol=_PROTO_KERNEL)
     yield FakeRoute(CIDR(cidr.ip, 128), link, table=TABLE_LOCAL, protocol=_PROTO_KERNEL, type=_LOCAL)

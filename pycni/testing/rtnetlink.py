@@ -164,14 +164,14 @@ def _set_port(net: FakeNet, index: int, found: dict[int, bytes]) -> None:
     info = read_attributes(found.get(n.PROTINFO, b""), 0, n.EVERY)
     port.hairpin = info.get(n.PORT_HAIRPIN, bytes((port.hairpin,))) == b"\1"
     port.isolated = info.get(n.PORT_ISOLATED, bytes((port.isolated,))) == b"\1"
-    for vlan, pvid, untagged in _vlans(net, found):
+    for ids, pvid, untagged in _vlans(net, found):
         if pvid:
-            port.vlans = {other: (False, flags[1]) for other, flags in port.vlans.items()}
-        port.vlans[vlan] = (pvid, untagged)
+            port.vlans = {vlan: (False, flags[1]) for vlan, flags in port.vlans.items()}
+        port.vlans |= dict.fromkeys(ids, (pvid, untagged))
 
 
-def _vlans(net: FakeNet, found: dict[int, bytes]) -> Iterator[tuple[int, bool, bool]]:
-    """VLAN ids with their flags, ranges unfolded."""
+def _vlans(net: FakeNet, found: dict[int, bytes]) -> Iterator[tuple[range, bool, bool]]:
+    """VLAN ids with their flags (PVID, untagged)."""
     if n.AF_SPEC in found and not net.kernel.filters_vlans:
         raise Refused(errno.EOPNOTSUPP)
     first = 0
@@ -180,8 +180,8 @@ def _vlans(net: FakeNet, found: dict[int, bytes]) -> Iterator[tuple[int, bool, b
         if flags & n.RANGE_BEGIN:
             first = vlan
             continue
-        for each in range(first if flags & n.RANGE_END else vlan, vlan + 1):
-            yield each, bool(flags & n.PVID), bool(flags & n.UNTAGGED)
+        ids = range(first if flags & n.RANGE_END else vlan, vlan + 1)
+        yield ids, bool(flags & n.PVID), bool(flags & n.UNTAGGED)
 
 
 def _del_link(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
@@ -189,8 +189,8 @@ def _del_link(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
     found = _read(payload, n.IFINFO)
     if family == AF_BRIDGE:
         port = _port(net, index)
-        for vlan, _pvid, _untagged in _vlans(net, found):
-            port.vlans.pop(vlan, None)
+        for ids, _pvid, _untagged in _vlans(net, found) if net.kernel.filters_vlans else ():
+            port.vlans = {vlan: flags for vlan, flags in port.vlans.items() if vlan not in ids}
     elif n.GROUP in found:
         members = [link for link in net.links.values() if link.group == read_u32(found[n.GROUP])]
         if not members:
@@ -259,7 +259,8 @@ def _get_addresses(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
         for link in net.links.values():
             if family in (0, number) and index in (0, link.index):
                 mine = [one for one in link.addresses if n.NUMBER[one.cidr.family] == number]
-                for address in sorted(mine, key=link.is_secondary):
+                mine.sort(key=link.is_secondary)
+                for address in mine if number == AF_INET else reversed(mine):
                     yield _NEWADDR, show_address(link, address)
 
 

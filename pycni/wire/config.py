@@ -23,7 +23,7 @@ def shown(value: object) -> str:
     """A value as it goes into a message: compact JSON, cut to a readable length."""
     try:
         text = dumps(value).decode()
-    except RecursionError:
+    except CNIError:
         return f"{kind(value)} nested too deeply to be shown"
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 

@@ -10,6 +10,7 @@ and double the start-up time of a one-shot plugin process (it is imported for th
 
 from __future__ import annotations
 
+from pycni.errors import DECODING_FAILURE, CNIError
 from pycni.record import Record
 
 TYPE_CHECKING = False
@@ -166,7 +167,8 @@ def _encode(document: str) -> bytes:
 def dumps(value: object, *, indent: str = "", sort_keys: bool = False) -> bytes:
     """Print a document; `indent` is the text of one level ("" is compact), members in given order.
 
-    Accepts what `loads` returns, and tuples and mappings. Raises TypeError for anything else.
+    Accepts what `loads` returns, and tuples and mappings. Raises TypeError for anything else, and CNIError
+    (code 6) for what is nested hundreds of levels deep.
     """
     separator = ": " if indent else ":"
 
@@ -201,7 +203,10 @@ def dumps(value: object, *, indent: str = "", sort_keys: bool = False) -> bytes:
             return block("[", [text(member, inner) for member in item], "]", margin) if item else "[]"
         raise TypeError(f"cannot print {type(item).__name__} as JSON")
 
-    return _encode(text(value, "\n" if indent else ""))
+    try:
+        return _encode(text(value, "\n" if indent else ""))
+    except RecursionError:  # what `loads` takes may be deeper than what can be printed
+        raise CNIError("json: exceeded max depth", code=DECODING_FAILURE) from None
 
 
 def kind(value: object) -> str:

@@ -22,6 +22,7 @@ from pycni.delegate import load_plugin
 from pycni.handover import decode_call, encode_environment
 from pycni.install import install, registered_plugins
 from pycni.main import OneShot, drive, serve
+from pycni.native import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,10 +45,12 @@ class Node:
         self.taken.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other")
         self.folder = folder
         self.bin_dir, self.run_dir, self.data_dir = (folder / name for name in ("bin", "run", "networks"))
-        self.agent_bin_dir, self.agent_run_dir = folder / "agent-bin", folder / "agent-run"
-        for path in (self.bin_dir, self.run_dir, self.data_dir, self.agent_bin_dir, self.agent_run_dir):
+        self.native_bin_dir, self.agent_bin_dir = folder / "native-bin", folder / "agent-bin"
+        self.agent_run_dir = folder / "agent-run"
+        for path in (self.bin_dir, self.native_bin_dir, self.agent_bin_dir, self.run_dir, self.data_dir):
             path.mkdir()
         install(self.bin_dir, self.run_dir)
+        install(self.native_bin_dir, self.run_dir, compiled=build.program())
         install(self.agent_bin_dir, self.agent_run_dir)
         _make_oddities(folder, self.host)
         self.plugins = {plugin.name: load_plugin(plugin.value) for plugin in registered_plugins()}
@@ -287,6 +290,12 @@ def test_refused_by_the_executable(node: Node, case: Case) -> None:
     judge(node, case, node.executed(case, node.bin_dir))
 
 
+@pytest.mark.parametrize("case", CASES[2::3], ids=lambda case: case.title)
+def test_refused_by_the_native_executable(node: Node, case: Case) -> None:
+    """The last third through the compiled launcher, which without an agent becomes a Python process."""
+    judge(node, case, node.executed(case, node.native_bin_dir))
+
+
 @pytest.mark.parametrize("case", CASES[1::3], ids=lambda case: case.title)
 def test_refused_through_the_agent(node: Node, through_agent: Callable[..., Outcome], case: Case) -> None:
     """Another third with an agent: the same answers, and none of them keeps it from serving the next."""
@@ -365,13 +374,16 @@ def test_unreadable_standard_input(
 
 
 def test_a_folder_as_standard_input(node: Node) -> None:
-    """CPython does not start with a folder as standard input, so nobody can print an error object; it fails
-    all the same, says why on standard error, and nothing is created."""
+    """It cannot be read (code 5); CPython does not even start with it, so the launcher that is a Python text
+    can only fail with a word on standard error. Nothing is created."""
+    case = Case("a folder", 5, "error reading from stdin: is a directory")
     descriptor = os.open("/", os.O_RDONLY)
     try:
-        outcome = node.executed(Case("a folder", 5, ""), node.bin_dir, descriptor)
+        native = node.executed(case, node.native_bin_dir, descriptor)
+        text = node.executed(case, node.bin_dir, descriptor)
     finally:
         os.close(descriptor)
-    assert (outcome.status, outcome.stdout) == (1, b"")
-    assert b"<stdin> is a directory" in outcome.stderr
-    assert node.changes() == []
+    judge(node, case, native)
+    if (node.bin_dir / case.plugin).read_bytes().startswith(b"#!"):  # not with PYCNI_TEST_LAUNCHER=native
+        assert (text.status, text.stdout) == (1, b"")
+        assert b"<stdin> is a directory" in text.stderr

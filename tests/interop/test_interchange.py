@@ -108,7 +108,7 @@ def test_loopback_of_one_and_the_other(
 
 
 def test_one_store_used_by_both_at_once(sides: dict[str, Call], tmp_path: Path) -> None:
-    """Ten processes of each allocate from one store at once: no address twice, none lost; so they free them."""
+    """Ten processes of each allocate at once: no address twice, none lost; and so they free them."""
     data = tmp_path / "store"
     config = _config(ipam("10.40.0.0/24", "fd40::/64"), tmp_path)
 
@@ -161,7 +161,7 @@ class Folder:
 def test_running_pods_survive_a_swap_of_the_executables(
     first: str, second: str, host: NetNS, pod: Callable[[], NetNS], run_dir: Path, tmp_path: Path
 ) -> None:
-    """Three pods run and ping on while all executables are replaced and put back; every verb works after each."""
+    """Three pods run and ping on while the executables are replaced and put back; all verbs work."""
     folder = Folder(tmp_path / "bin", run_dir)
     call = Call(folder.path, host)
     config = _config(bridge(V4, isDefaultGateway=True, ipMasq=True, macspoofchk=True), tmp_path)

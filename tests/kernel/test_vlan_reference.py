@@ -64,7 +64,7 @@ def node(host: NetNS, bin_dir: Path, run_dir: Path, data_dir: Path) -> Node:
 @pytest.mark.parametrize(("first", "second"), [("theirs", "ours"), ("ours", "theirs")])
 def test_interchange(node: Node, pod: Callable[[], NetNS], data_dir: Path, first: str, second: str) -> None:
     """Pods of both meet in the VLAN and share one gateway; each side checks and deletes the other's."""
-    # With a MAC of its own: the reference's CHECK refuses a bridge that follows the lowest of its ports' MACs.
+    # With a MAC of its own: the reference's CHECK refuses a bridge that follows its ports' lowest MAC.
     bridge = f"ip link add {BRIDGE} address 02:00:00:00:00:01 type bridge vlan_filtering 1"
     node.host.run(*bridge.split())
     one, two = pod(), pod()

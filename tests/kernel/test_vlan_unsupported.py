@@ -13,7 +13,7 @@ from support import observe
 from support.in_process import InProcess
 
 from pycni.kernel.vlans import set_vlans
-from pycni_bridge import attach, vlans
+from pycni_bridge import vlans, wiring
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +46,7 @@ def test_a_new_bridge(
     keys: dict[str, Any],
 ) -> None:
     """The reference's text, and what the kernel lacks."""
-    monkeypatch.setattr(attach, "new_bridge", lambda *_names, vlan_filtering, **_more: REFUSED)
+    monkeypatch.setattr(wiring, "new_bridge", lambda *_names, vlan_filtering, **_more: REFUSED)
     error = add(**keys)
     assert error["msg"] == (
         'failed to create bridge "vlanbr0": could not add "vlanbr0": operation not supported'

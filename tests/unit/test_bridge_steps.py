@@ -12,7 +12,7 @@ from pycni.kernel.namespace import Setting
 from pycni.types import IPConfig, Result, Route
 from pycni_bridge.config import BridgeConfig
 from pycni_bridge.plan import GatewayPlan
-from pycni_bridge.steps import forwarding_names, host_steps, pod_settings, pod_steps
+from pycni_bridge.steps import early_host_steps, forwarding_names, host_steps, pod_settings, pod_steps
 
 V4, V6 = CIDR.parse("10.0.0.2/24"), CIDR.parse("fd00::2/64")
 GW4, GW6 = CIDR.parse("10.0.0.1/24"), CIDR.parse("fd00::1/64")
@@ -53,11 +53,8 @@ def settings(config: BridgeConfig, *, ipv6: bool) -> dict[str, tuple[str, bool]]
 
 
 def host(config: BridgeConfig, bridge: Link, changes: GatewayPlan = GatewayPlan()) -> list[Any]:  # noqa: B008
-    """The steps beyond those that are always there."""
-    steps = [step for step, _ in host_steps(config, bridge, VETH, (), changes)]
-    always = [Setting(f"net/ipv6/conf/{name}/accept_ra", "0") for name in (bridge.name, "veth1")]
-    assert steps[:2] == always
-    return steps[2:]
+    """The steps that need the port's index."""
+    return [step for step, _ in host_steps(config, bridge, VETH, changes)]
 
 
 # --- In the pod ---
@@ -207,7 +204,10 @@ def test_a_bridge_without_a_mac_takes_its_first_ports() -> None:
 def test_forwarding(gateways: tuple[CIDR, ...], names: list[str]) -> None:
     """Switched on for the families that the bridge is a gateway of, each once, and it must work."""
     assert forwarding_names(gateways) == names
-    steps = host_steps(BridgeConfig(), link(), VETH, gateways, GatewayPlan())
+    steps = early_host_steps("br0", "veth1", gateways)
+    assert [step for step, _ in steps[:2]] == [
+        Setting(f"net/ipv6/conf/{name}/accept_ra", "0") for name in ("br0", "veth1")
+    ]
     assert [step for step, text in steps if text == "failed to enable forwarding"] == [
         Setting(name, "1", required=True) for name in names
     ]
@@ -216,14 +216,15 @@ def test_forwarding(gateways: tuple[CIDR, ...], names: list[str]) -> None:
 def test_what_a_failure_on_the_host_says() -> None:
     """Each text opens with the reference's words and names what it is about."""
     config = BridgeConfig(hairpin_mode=True, promisc_mode=False)
-    steps = host_steps(config, link(flags=0), VETH, (GW4,), GatewayPlan((GW4,), (OLD,)))
+    steps = early_host_steps("br0", "veth1", (GW4,))
+    steps += host_steps(config, link(flags=0), VETH, GatewayPlan((GW4,), (OLD,)))
     assert [text for _, text in steps] == [
         "failed to set accept_ra of br0",
         "failed to set accept_ra of veth1",
+        "failed to enable forwarding",
         "failed to setup hairpin mode or isolation for veth1",
         'failed to set "br0" up',
         'could not remove IP address from "br0"',
         'could not add IP address 10.0.0.1/24 to "br0"',
         "could not set bridge's mac",
-        "failed to enable forwarding",
     ]

@@ -376,7 +376,7 @@ def test_what_a_gateway_lacks() -> None:
 def test_the_addresses_go_to_the_vlans_interface() -> None:
     """The bridge gets none, and its MAC is not pinned."""
     changes = plan_gateways(CONFIG, (GW,), ())
-    steps = host_steps(CONFIG, BRIDGE, HOST_SIDE, (GW,), changes, GATEWAY)
+    steps = host_steps(CONFIG, BRIDGE, HOST_SIDE, changes, GATEWAY)
     texts = [text for _, text in steps]
     assert (
         'failed to set vlan interface for bridge with addr: could not add IP address 10.0.0.1/24 to "br0.100"'

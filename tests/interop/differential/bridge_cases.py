@@ -5,19 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from differential.case import (
-    BRIDGE,
     V4,
     V6,
     VERSIONS,
-    WITH_CHECK,
     WITH_INTERFACES,
     Case,
-    Shell,
-    add,
     bridge,
-    call,
-    check,
-    delete,
     life,
     subnet,
 )

@@ -11,7 +11,6 @@ from differential.case import (
     V4,
     V6,
     Case,
-    Config,
     Shell,
     Step,
     add,

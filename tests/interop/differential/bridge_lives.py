@@ -1,4 +1,4 @@
-"""The bridge plugin over longer stretches: several pods, interfaces and networks, and what others do meanwhile."""
+"""The bridge plugin over longer stretches: several pods, interfaces and networks, and what others do."""
 
 from __future__ import annotations
 
@@ -15,15 +15,13 @@ from differential.case import (
     Shell,
     add,
     bridge,
-    call,
     check,
     delete,
     ipam,
-    subnet,
 )
 
 if TYPE_CHECKING:
-    from differential.case import Config, Step
+    pass
 
 L3 = bridge(V4, **DEFAULT)
 DUAL = bridge(V4, V6, **DEFAULT)
@@ -82,6 +80,14 @@ SEVERAL: dict[str, Case] = {
             add(bridge(V4, **GATEWAY, ipMasq=True), ifname="net1"),
             delete(bridge(V4, **GATEWAY, ipMasq=True)),
             delete(bridge(V4, **GATEWAY, ipMasq=True), ifname="net1"),
+        )
+    ),
+    "two masqueraded interfaces on one network, DEL with prevResult": Case(
+        (
+            add(bridge(V4, **GATEWAY, ipMasq=True)),
+            add(bridge(V4, **GATEWAY, ipMasq=True), ifname="net1"),
+            delete(bridge(V4, **GATEWAY, ipMasq=True), netns="", prev=True),
+            delete(bridge(V4, **GATEWAY, ipMasq=True), ifname="net1", prev=True),
         )
     ),
     "another interface name": Case(
@@ -223,7 +229,8 @@ FOUND: dict[str, Case] = {
     "bridge with a port": Case(
         (
             Shell(
-                f"ip link add {BRIDGE} type bridge; ip link add port0 address {MAC} type veth peer name port1;"
+                f"ip link add {BRIDGE} type bridge;"
+                f"ip link add port0 address {MAC} type veth peer name port1;"
                 f"ip link set port0 master {BRIDGE} up; ip link set port1 up"
             ),
             add(L3),
@@ -269,7 +276,8 @@ FOUND: dict[str, Case] = {
         (
             Shell(
                 "iptables -t nat -A POSTROUTING -s 10.1.1.1 -j ACCEPT; iptables -A FORWARD -j ACCEPT;"
-                "nft add table bridge nat; nft add chain bridge nat PREROUTING '{type filter hook prerouting priority -300;}';"
+                "nft add table bridge nat;"
+                "nft add chain bridge nat PREROUTING '{type filter hook prerouting priority -300;}';"
                 "nft add rule bridge nat PREROUTING accept comment '\"theirs\"'"
             ),
             add(bridge(V4, **DEFAULT, ipMasq=True, macspoofchk=True)),

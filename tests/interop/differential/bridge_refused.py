@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from differential.bridge_cases import DEFAULT, GATEWAY
-from differential.case import BRIDGE, V4, V6, Case, Config, Shell, Step, add, bridge, check, delete, subnet
+from differential.case import V4, V6, Case, Config, Shell, Step, add, bridge, check, delete, subnet
 
 L3 = bridge(V4, **DEFAULT)
 

@@ -33,7 +33,7 @@ class Call:
     - `prev`: whether the result of the last successful call of this attachment is handed in as prevResult.
     - `edits`: changes of that result: (path with slashes, new value; ... removes, a last part `-` appends).
     - `netns`: CNI_NETNS instead of the pod's path. `env`: other variables; None unsets one.
-    - `reference`: in both worlds the reference's executable is called (a chained plugin, a foreign delegator).
+    - `reference`: in both worlds the reference's executable is called, as that of a foreign delegator.
     - `path`: CNI_PATH; the default is the folder of the plugins under test, then the reference's.
     - `since`: the step is left out in older spec versions.
     """
@@ -128,7 +128,7 @@ def ipam(*sets: list[dict[str, str]] | str, **more: Any) -> Config:
 
 
 def bridge(*sets: list[dict[str, str]] | str, **more: Any) -> Config:
-    """A config of the bridge plugin; layer 2 without range sets. `ipam` among `more` adds to host-local's part."""
+    """A config of the bridge plugin; layer 2 without range sets. `ipam` adds to host-local's part."""
     extra = more.pop("ipam", {})
     config: Config = {"bridge": BRIDGE} | more
     return config | ipam(*sets, **extra) if sets else config

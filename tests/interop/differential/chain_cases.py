@@ -1,4 +1,4 @@
-"""Ours among the reference's other plugins: chained behind our bridge, asked by it, or asking our host-local."""
+"""Ours among the reference's other plugins: before them, asking them, asked by them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from differential.case import (
     BRIDGE,
     V4,
     V6,
-    WITH_CHECK,
     WITH_INTERFACES,
     Case,
     Config,
@@ -22,6 +21,7 @@ from differential.case import (
     ipam,
 )
 
+OLD_AND_NEW = ("0.3.1", "1.0.0", "1.1.0")
 DUAL = bridge(V4, V6, **DEFAULT)
 MASQUERADED = bridge(V4, V6, **DEFAULT, ipMasq=True)
 PORTS = [
@@ -87,7 +87,8 @@ def _life(config: Config, **more: Any) -> tuple[Step, ...]:
 
 
 PARENT = Shell(
-    "ip link add parent0 address 02:00:00:00:00:31 type veth peer name parent1; ip link set parent0 up"
+    "ip link add parent0 address 02:00:00:00:00:31 type veth peer name parent1;"
+    "ip link set parent0 up; ip link set parent1 up"
 )
 FOREIGN: dict[str, tuple[tuple[Step, ...], str, Config]] = {
     "ptp": ((), "ptp", {}),
@@ -98,7 +99,7 @@ FOREIGN: dict[str, tuple[tuple[Step, ...], str, Config]] = {
 }
 CASES: dict[str, Case] = {
     **{
-        f"{name} behind bridge": Case(_behind(DUAL, plugin, config), WITH_INTERFACES)
+        f"{name} behind bridge": Case(_behind(DUAL, plugin, config), OLD_AND_NEW)
         for name, (plugin, config) in CHAINED.items()
     },
     "portmap and firewall behind a masquerading bridge": Case(
@@ -111,7 +112,7 @@ CASES: dict[str, Case] = {
             delete(CHAINED["portmap"][1], plugin="portmap", prev=True),
             delete(MASQUERADED, prev=True),
         ),
-        WITH_CHECK,
+        OLD_AND_NEW,
     ),
     **{
         f"bridge asks static: {name}": Case(_life(_static(config)), WITH_INTERFACES)
@@ -141,7 +142,7 @@ CASES: dict[str, Case] = {
                     )
                 ),
             ),
-            WITH_INTERFACES,
+            OLD_AND_NEW,
         )
         for name, (before, plugin, config) in FOREIGN.items()
     },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from differential.case import VERSIONS, WITH_CHECK, Case, Config, Shell, Step, add, call, check, delete
+from differential.case import VERSIONS, WITH_CHECK, Case, Config, Shell, Step, call
 
 LO: Config = {}
 PREVIOUS: dict[str, Any] = {

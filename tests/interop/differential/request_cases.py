@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from differential.case import VERSIONS, Call, Case, add, bridge, call, check, delete, ipam, subnet
+from differential.case import Call, Case, add, bridge, call, check, delete, ipam
 
 PLUGINS = ("bridge", "host-local", "loopback")
 NOWHERE: dict[str, str | None] = dict.fromkeys(

@@ -37,6 +37,11 @@ _INFO_LEFT_OUT = re.compile(
     r".*_timer|.*bridge_id|root_id|root_p.*|topology_change.*|designated.*|state|id|no|config_pending|cost"
 )
 _ADDRESS_LEFT_OUT = ("valid_life_time", "preferred_life_time", "tentative")
+_NODE_SYSCTLS = (
+    "ipv4/ip_forward",
+    *(f"ipv4/conf/{name}" for name in ("all/forwarding", "all/rp_filter", "default/forwarding")),
+    *(f"ipv6/conf/{name}" for name in ("all/forwarding", "all/disable_ipv6", "lo/disable_ipv6")),
+)
 _ROUTE_LEFT_OUT = ("flags", "pref", "expires", "uid")
 
 
@@ -50,8 +55,8 @@ class Sight:
     macs: dict[str, str]
 
 
-def see(host: NetNS, pods: list[NetNS], data_dir: Path) -> Sight:
-    """Look at the node, the pods and the store."""
+def see(host: NetNS, pods: list[NetNS], data_dir: Path, *, closely: bool) -> Sight:
+    """Look at the node, the pods and the store; `closely` at every sysctl of every link as well."""
     places = {"host": host} | {f"pod{n}": pod for n, pod in enumerate(pods, 1)} if pods else {}
     state: dict[str, Any] = {"store": _store(data_dir)}
     links: dict[str, list[dict[str, Any]]] = {}
@@ -63,21 +68,19 @@ def see(host: NetNS, pods: list[NetNS], data_dir: Path) -> Sight:
         printed = netns.run("sh", "-ec", look).stdout.decode().split(_MARK)
         found, four, six, *rules = (json.loads(text or "[]") for text in printed)
         links[place] = [link for link in found if link.get("ifname")]
-        sysctls = _sysctls(netns)
-        state[place] = {
-            "links": {
-                name: _link(link, sysctls.pop(name, {})) for link in links[place] if (name := link["ifname"])
-            },
-            "routes": dict((*_routes(4, four), *_routes(6, six))),
-            "sysctls": sysctls,
-        }
+        with netns.inside():  # /proc/sys/net shows the namespace of the reading thread
+            state[place] = {
+                "links": {link["ifname"]: _link(link, closely=closely) for link in links[place]},
+                "routes": dict((*_routes(4, four), *_routes(6, six))),
+                "sysctls": _node_sysctls(),
+            }
         if rules:
             state[place] |= _rules(netns, (rules[0] or {"nftables": []})["nftables"])
     veths = _veth_names(links.get("host", []))
     return Sight(state, links, veths, _mac_names(links, veths))
 
 
-def _link(link: dict[str, Any], sysctls: dict[str, str]) -> dict[str, Any]:
+def _link(link: dict[str, Any], *, closely: bool) -> dict[str, Any]:
     seen = {key: value for key, value in link.items() if key not in _LINK_LEFT_OUT}
     seen["flags"] = sorted(set(seen["flags"]) - set(_FLAGS_LEFT_OUT))
     info = seen.get("linkinfo", {})
@@ -91,7 +94,8 @@ def _link(link: dict[str, Any], sysctls: dict[str, str]) -> dict[str, Any]:
         for address in seen["addr_info"]
         if address["scope"] != "link"
     }
-    seen["sysctls"] = sysctls
+    if closely and link["ifname"] != "lo":
+        seen["sysctls"] = _link_sysctls(link["ifname"])
     return seen
 
 
@@ -104,14 +108,16 @@ def _routes(family: int, routes: list[dict[str, Any]]) -> Iterator[tuple[str, di
             yield " ".join(words), {key: v for key, v in route.items() if key not in _ROUTE_LEFT_OUT}
 
 
-def _sysctls(netns: NetNS) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    with netns.inside():
-        for family in ("ipv4", "ipv6"):
-            for folder, _, names in os.walk(f"/proc/sys/net/{family}/conf"):
-                conf = found.setdefault(os.path.basename(folder), {})
-                conf |= {f"{family}/{name}": _read(f"{folder}/{name}") for name in names}
-        found["ip_forward"] = _read("/proc/sys/net/ipv4/ip_forward")
+def _node_sysctls() -> dict[str, str]:
+    return {name: _read(f"/proc/sys/net/{name}") for name in _NODE_SYSCTLS}
+
+
+def _link_sysctls(ifname: str) -> dict[str, str]:
+    found = {}
+    for family in ("ipv4", "ipv6"):
+        folder = f"/proc/sys/net/{family}/conf/{ifname}"
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            found[f"{family}/{name}"] = _read(f"{folder}/{name}")
     return found
 
 

@@ -44,7 +44,7 @@ class World:
     ) -> None:
         """Make everything; `bin_dir` holds the plugins under test, in one of the two worlds the reference's.
 
-        Unless `thorough`, nobody looks around after a step that changes nothing.
+        Unless `thorough`, nobody looks around after a step that changes nothing, and at no sysctl.
         """
         self.case, self.version, self.thorough = case, version, thorough
         self.steps = [
@@ -94,7 +94,9 @@ class World:
             outcome = self._call(step)
         last = step is self.steps[-1]
         look = last or self.thorough or (isinstance(step, Call) and step.verb in ("ADD", "DEL"))
-        return Moment(step, outcome, see(self.host, self.pods, self.data_dir) if look else None)
+        return Moment(
+            step, outcome, see(self.host, self.pods, self.data_dir, closely=self.thorough) if look else None
+        )
 
     def _call(self, call: Call) -> Outcome:
         usual: dict[str, str | None] = {
