@@ -96,7 +96,7 @@ class Context:
         raise NotImplementedError
 
     async def in_flight(self) -> frozenset[tuple[str, str, str]]:
-        """Attachments (network, container id, interface) that a request is at work on: GC leaves them alone."""
+        """Attachments (network, container id, interface) that a request is at work on; GC spares them."""
         return frozenset()
 
     def log(self, text: str) -> None:

@@ -114,11 +114,11 @@ def _reserve_one(place: Place, wanted: Wanted, kept: list[Pick]) -> None:
         raise error
 
 
-def _reserve_many(calls: list[tuple[Place, Wanted, list[Pick]]]) -> list[None | Exception]:
+def _reserve_many(calls: list[tuple[Place, Wanted, list[Pick]]]) -> list[Exception | None]:
     return [*reserve(calls[0][0], [call[1] for call in calls], [call[2] for call in calls])]
 
 
-def _release_many(calls: list[tuple[Place, Owner]]) -> list[None | Exception]:
+def _release_many(calls: list[tuple[Place, Owner]]) -> list[Exception | None]:
     return [*release_many(calls[0][0], [owner for _, owner in calls])]
 
 

@@ -143,7 +143,7 @@ class Node:
 
 
 def _without_frames(state: dict[str, Any]) -> dict[str, Any]:
-    """Tables and base chains stay after the first use, as the reference leaves them: rules and chains count."""
+    """Tables and base chains stay after the first use, as the reference leaves them: rules count."""
     state["nft"] = [
         item for item in state["nft"] if "rule" in item and item["rule"]["chain"] != "postrouting"
     ]
