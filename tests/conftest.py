@@ -35,7 +35,7 @@ from pycni.native import build  # noqa: E402
 
 LAUNCHER = os.environ.get("PYCNI_TEST_LAUNCHER", "python")
 """The kind of executables that tests make unless they are about one of the two: python or native."""
-ABOUT_KINDS = ("test_install.py", "test_native.py", "test_native_frames.py")
+ABOUT_KINDS = ("test_install.py", "test_native")
 ABOUT_PYTHON = ("test_tests_run_the_interpreter_they_mean",)
 """Files of tests that choose the kind themselves, and tests of the text that starts Python."""
 _numbers = itertools.count()
@@ -45,7 +45,9 @@ _node: list[PrivateNode] = []
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is not about the chosen kind of launcher, if that is not the usual one."""
     if LAUNCHER == "native":
-        left_out = [item for item in items if item.path.name in ABOUT_KINDS or item.name in ABOUT_PYTHON]
+        left_out = [
+            item for item in items if item.path.name.startswith(ABOUT_KINDS) or item.name in ABOUT_PYTHON
+        ]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
 
