@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 STORM_ARGS ?=
 
-.PHONY: help demo test test-unit test-vlan test-native test-all storm fuzz lint bench clean packages
+.PHONY: help demo test test-unit test-vlan test-native test-all storm fuzz conformance lint bench clean packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ lint: $(READY) ## ruff and mypy
 
 fuzz: $(READY) ## a million random requests through the core (FUZZ_ARGS='--seed 7 --jobs 2')
 	nice $(PY) tests/fuzz/fuzz.py $(FUZZ_ARGS)
+
+conformance: $(READY) ## write docs/conformance.md anew from the tests' markers
+	$(PY) tests/support/conformance.py
 
 bench: $(READY) ## compare with the reference plugins
 	$(PY) bench/run.py

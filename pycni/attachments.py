@@ -20,6 +20,7 @@ from pycni.wire.json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from typing import Final
 
     from pycni.context import Context
@@ -198,6 +199,46 @@ def in_flight(run_dir: str = RUN_DIR) -> frozenset[tuple[str, str, str]]:
         if intent is not None and intent.verb:
             found.add((intent.network, intent.container_id, intent.ifname))
     return frozenset(found)
+
+
+def dead(network: str, living: Collection[tuple[str, str]], run_dir: str) -> list[tuple[str, Intent]]:
+    """Files and intents of dead requests of a network's attachments, but for the `living`. Blocking.
+
+    `living` are pairs of container id and interface.
+    """
+    found = []
+    for name in _names(f"{run_dir}/{FOLDER}"):
+        path = f"{run_dir}/{FOLDER}/{name}"
+        intent = _dead_intent(path)
+        if intent and intent.network == network and (intent.container_id, intent.ifname) not in living:
+            found.append((path, intent))
+    return found
+
+
+def forget_dead(found: list[tuple[str, Intent]]) -> None:
+    """Remove those of the files in which nobody has written since. Blocking; never raises."""
+    for path, intent in found:
+        _dead_intent(path, unlink=intent)
+
+
+def _dead_intent(path: str, *, unlink: Intent | None = None) -> Intent | None:
+    """The intent of a file that nobody has locked; the file goes if it is `unlink`."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        # Shared to look: with the other kind one who looks would be taken for one who works.
+        if not _lock(descriptor, fcntl.LOCK_EX if unlink else fcntl.LOCK_SH):
+            return None
+        intent = decode_intent(os.pread(descriptor, 4096, 0))
+        if intent is not None and intent == unlink and _is_same_file(path, descriptor):
+            os.unlink(path)
+        return intent
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def _names(folder: str) -> list[str]:

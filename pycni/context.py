@@ -15,11 +15,12 @@ from pycni.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Collection
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import TypeVar, TypeVarTuple
 
+    from pycni.attachments import Intent
     from pycni.delegate import Delegates
     from pycni.kernel.namespace import Namespace
     from pycni.request import Request
@@ -98,6 +99,13 @@ class Context:
     async def in_flight(self) -> frozenset[tuple[str, str, str]]:
         """Attachments (network, container id, interface) that a request is at work on; GC spares them."""
         return frozenset()
+
+    async def dead(self, network: str, living: Collection[tuple[str, str]]) -> list[tuple[str, Intent]]:
+        """The intents that dead requests of the network left, but for those of `living` attachments."""
+        return []
+
+    async def forget_dead(self, found: list[tuple[str, Intent]]) -> None:
+        """Remove these intents: what the requests left is gone."""
 
     def log(self, text: str) -> None:
         """One line for the operator, on the caller's standard error."""

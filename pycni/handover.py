@@ -15,10 +15,10 @@ from pycni.request import STDIN_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Final
 
-    from pycni.attachments import Hold
+    from pycni.attachments import Hold, Intent
     from pycni.kernel.namespace import Namespace
     from pycni.kernel.netlink import NetlinkSocket
     from pycni.request import Request
@@ -93,6 +93,16 @@ class CallContext(Context):
         from pycni.attachments import in_flight
 
         return await self.run(in_flight, self._run_dir)
+
+    async def dead(self, network: str, living: Collection[tuple[str, str]]) -> list[tuple[str, Intent]]:
+        from pycni.attachments import dead
+
+        return await self.run(dead, network, living, self._run_dir)
+
+    async def forget_dead(self, found: list[tuple[str, Intent]]) -> None:
+        from pycni.attachments import forget_dead
+
+        await self.run(forget_dead, found)
 
     def close(self, *, failed: bool = False) -> None:
         """The answer is written: close what was opened and let the next request of the attachment begin."""

@@ -125,6 +125,9 @@ async def _serve(
     await ctx.hold(request)
     if request.verb == "ADD" and ctx.leftovers:
         await _undo(plugin, request, ctx, "cleaning up after a request that died")
+    if request.verb == "GC":
+        await _collect(plugin, request, ctx)
+        return Reply()
     result = await call(plugin, request, ctx)
     if request.verb == "DEL":
         ctx.forget()
@@ -139,6 +142,15 @@ async def _serve(
         with ctx.shield():
             await _undo(plugin, request, ctx, "undoing an ADD whose result cannot be printed")
         raise
+
+
+async def _collect(plugin: SupportsPlugin, request: Request, ctx: Context) -> None:
+    """GC; then the intents of requests that died before it are of no use any more."""
+    living = request.valid_attachments()
+    dead = await ctx.dead(request.network, living) if living is not None else []
+    await call(plugin, request, ctx)
+    if dead:
+        await ctx.forget_dead(dead)
 
 
 async def _undo(plugin: SupportsPlugin, request: Request, ctx: Context, why: str) -> None:

@@ -22,13 +22,14 @@ from pycni_bridge.detach import masquerade_of
 from pycni_bridge.gateways import Gateways
 from pycni_bridge.plan import attachment_result, gateway_addresses, layer2_result
 from pycni_bridge.settling import final_look, wait_for_carrier, wait_for_dad
-from pycni_bridge.steps import pod_steps
+from pycni_bridge.steps import early_host_steps, pod_steps
 from pycni_bridge.wiring import Attachment, join_vlans, make_wiring
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pycni.addresses import CIDR
     from pycni.context import Context
     from pycni.kernel.namespace import Answer, Link, Namespace
     from pycni.request import Request
@@ -54,13 +55,13 @@ async def attach(request: Request, ctx: Context) -> Result:
         if not result.ips:
             print_result(result, request.cni_version)  # refuses what an old version cannot carry
         wanted = gateway_addresses(config, result)
-        wiring = await make_wiring(item, done, bridge, wanted)
+        wiring = await make_wiring(item, done, bridge)
         gateways = Gateways(item, wiring, wanted)
         changes = await gateways.plan()
         if config.joins_vlans:
             await join_vlans(item, wiring)
         await gateways.set_up(done, changes)
-        seen = await _set_up_pod(item, wiring, result)
+        seen = await _set_up_pod(item, wiring, wanted, result)
         await _add_rules(item, done, result)
         return _with_interfaces(item, result, gateways, *await wait_for_carrier(item, seen))
 
@@ -100,12 +101,22 @@ async def _addresses(item: Attachment, done: Transaction) -> Result:
     return attachment_result(config, await delegate.add(item.request, config.ipam_type))
 
 
-async def _set_up_pod(item: Attachment, wiring: Wiring, result: Result) -> Sequence[Answer]:
-    """The pod's end configured and up; the answers are a look at the host's links right after."""
+async def _set_up_pod(
+    item: Attachment, wiring: Wiring, gateways: tuple[CIDR, ...], result: Result
+) -> Sequence[Answer]:
+    """The pod's end configured and up; the answers are a look at the host's links right after.
+
+    The host's sysctls travel with it, not before: an address in the way must be found with nothing changed.
+    """
     index = wiring.host_side.peer
+    early = early_host_steps(wiring.bridge.name, item.host_name, gateways)
     steps = pod_steps(item.config, item.ifname, index, result)
-    answers, seen = await perform_in((item.pod, [step for step, _ in steps]), (item.host, final_look(item)))
-    for answer, (_, what) in zip(answers, steps, strict=True):
+    *answers, seen = await perform_in(
+        (item.host, [step for step, _ in early]),
+        (item.pod, [step for step, _ in steps]),
+        (item.host, final_look(item)),
+    )
+    for answer, (_, what) in zip((*answers[0], *answers[1]), (*early, *steps), strict=True):
         check((answer,), what)
     if item.config.enable_dad and any(entry.address.family == IPV6 for entry in result.ips):
         await wait_for_dad(item, index)

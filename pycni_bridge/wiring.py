@@ -1,7 +1,6 @@
 """The cable of an attachment: a bridge, and a veth pair from it into the sandbox.
 
-One request makes the pair with MACs, MTU, namespace and master, so that no half-made link is ever seen. The
-steps of the host that do not depend on the pair's indexes travel with it.
+One request makes the pair with MACs, MTU, namespace and master, so that no half-made link is ever seen.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from pycni.kernel.messages import (
 )
 from pycni.kernel.namespace import check
 from pycni.names import host_veth, link_alias
-from pycni_bridge.steps import early_host_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,9 +70,7 @@ class Wiring:
         self.addresses = addresses
 
 
-async def make_wiring(
-    item: Attachment, done: Transaction, bridge: Link | None, gateways: tuple[CIDR, ...]
-) -> Wiring:
+async def make_wiring(item: Attachment, done: Transaction, bridge: Link | None) -> Wiring:
     """The bridge (made if it is None) and the pair; the pod's end is born in the sandbox, down.
 
     Raises CNIError (999) with the reference's texts.
@@ -84,20 +80,16 @@ async def make_wiring(
             bridge = await _make_bridge(item, done)
         # After the bridge's, so that it is undone before: a bridge with a port is not idle.
         undo = done.undo(lambda: item.host.remove(name=item.host_name))
-        early = early_host_steps(bridge.name, item.host_name, gateways)
-        created, _, found, addresses, *answers = await item.host.perform(
+        created, _, found, addresses = await item.host.perform(
             (
                 _pair_request(item, bridge),
                 set_alias(item.host_name, _alias(item.request)),
                 get_link(name=item.host_name),
                 # Only now: while it had no port, another ADD that is undone might take its addresses away.
                 dump_addresses(index=bridge.index),
-                *(step for step, _ in early),
             )
         )
         if created.ok:
-            for answer, (_, what) in zip(answers, early, strict=True):
-                check((answer,), what)
             check((addresses,), f'failed to list addresses of "{bridge.name}"')
             present = tuple(address.cidr for address in addresses.addresses)
             return Wiring(bridge, found_link(found, item.host_name), present)

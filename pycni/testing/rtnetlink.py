@@ -10,11 +10,8 @@ import sys
 from struct import Struct
 from typing import TYPE_CHECKING
 
-from pycni.addresses import CIDR, IP
 from pycni.kernel.codec import (
     AF_BRIDGE,
-    AF_INET,
-    AF_INET6,
     HEADER,
     HEADER_SIZE,
     NLM_F_DUMP,
@@ -26,23 +23,20 @@ from pycni.kernel.codec import (
 )
 from pycni.kernel.links import IFF_PROMISC, IFF_UP
 from pycni.kernel.netlink import Answer
+from pycni.testing import inet
 from pycni.testing import numbers as n
 from pycni.testing.links import Refused, check_mac, check_mtu
-from pycni.testing.listing import show_address, show_link, show_route, show_vlans
-from pycni.testing.routes import FakeRoute
+from pycni.testing.listing import show_link, show_vlans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Final
 
+    from pycni.testing.inet import Handler, Objects
     from pycni.testing.kernel import FakeNet
     from pycni.testing.links import FakeLink
 
-    Objects = Iterator[tuple[int, bytes]]
-
 _NEWLINK, _DELLINK, _GETLINK, _SETLINK = 16, 17, 18, 19
-_NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
-_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 _NEWNSID, _GETNSID = 88, 90
 
 
@@ -221,86 +215,6 @@ def _get_link(net: FakeNet, payload: bytes, dump: bool) -> Objects:
     )
 
 
-# Addresses
-
-
-def _ip(family: int, packed: bytes | None) -> IP | None:
-    return IP(n.FAMILY[family], int.from_bytes(packed, "big")) if packed else None
-
-
-def _address_of(net: FakeNet, payload: bytes) -> tuple[FakeLink, CIDR, bool, IP | None]:
-    family, prefix, flags, _scope, index = n.IFADDR.unpack_from(payload)
-    found = _read(payload, n.IFADDR)
-    if index not in net.links:
-        raise Refused(errno.ENODEV, "ipv4: Device not found" if family == AF_INET else "")
-    ip = _ip(family, found.get(n.LOCAL, found.get(n.ADDRESS)))
-    if ip is None:
-        raise Refused(errno.EINVAL)
-    return net.links[index], CIDR(ip, prefix), bool(flags & n.NODAD), _ip(family, found.get(n.BROADCAST))
-
-
-def _new_address(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
-    link, cidr, nodad, broadcast = _address_of(net, payload)
-    link.add_address(cidr, nodad=nodad, broadcast=broadcast)
-    return iter(())
-
-
-def _del_address(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
-    link, cidr, _nodad, _broadcast = _address_of(net, payload)
-    link.remove_address(cidr)
-    return iter(())
-
-
-def _get_addresses(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
-    family, _prefix, _flags, _scope, index = n.IFADDR.unpack_from(payload)
-    if index and index not in net.links:
-        raise Refused(errno.ENODEV)
-    for number in (AF_INET, AF_INET6):
-        for link in net.links.values():
-            if family in (0, number) and index in (0, link.index):
-                mine = [one for one in link.addresses if n.NUMBER[one.cidr.family] == number]
-                mine.sort(key=link.is_secondary)
-                for address in mine if number == AF_INET else reversed(mine):
-                    yield _NEWADDR, show_address(link, address)
-
-
-# Routes
-
-
-def _route_of(net: FakeNet, payload: bytes) -> tuple[CIDR, dict[int, bytes], IP | None, int, int, int]:
-    family, length, _src, _tos, table, _protocol, scope, _type, _flags = n.RTMSG.unpack_from(payload)
-    found = _read(payload, n.RTMSG)
-    dst = CIDR(_ip(family, found.get(n.DST)) or IP(n.FAMILY[family], 0), length)
-    gw = _ip(family, found.get(n.GATEWAY))
-    return dst, found, gw, read_u32(found.get(n.PRIORITY)), read_u32(found.get(n.TABLE), table), scope
-
-
-def _new_route(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
-    dst, found, gw, priority, table, scope = _route_of(net, payload)
-    link = net.find(read_u32(found[n.OIF])) if n.OIF in found else None
-    metrics = read_attributes(found.get(n.METRICS, b""), 0, n.EVERY)
-    mtu, advmss = (read_u32(metrics.get(kind)) for kind in (n.RTAX_MTU, n.RTAX_ADVMSS))
-    net.add_route(FakeRoute(dst, link, gw, priority, table, scope, mtu, advmss))
-    return iter(())
-
-
-def _del_route(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
-    dst, found, gw, priority, table, _scope = _route_of(net, payload)
-    if n.OIF in found and read_u32(found[n.OIF]) not in net.links:
-        raise Refused(errno.ESRCH)
-    link = net.find(read_u32(found[n.OIF])) if n.OIF in found else None
-    net.remove_route(dst, link, gw, priority, table)
-    return iter(())
-
-
-def _get_routes(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
-    family = n.RTMSG.unpack_from(payload)[0]
-    table = read_u32(_read(payload, n.RTMSG).get(n.TABLE))
-    for route in net.all_routes():
-        if table in (0, route.table) and family in (0, n.NUMBER[route.dst.family]):
-            yield _NEWROUTE, show_route(route)
-
-
 def _get_nsid(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
     """The number that `net` knows another namespace by: the same for all here, -1 if it has no link there."""
     other = net.kernel.by_fd(read_u32(read_attributes(payload, n.RTGENMSG, n.EVERY).get(n.NSID_FD)))
@@ -316,16 +230,11 @@ def _get_nsid(net: FakeNet, payload: bytes, _dump: bool) -> Objects:
     )
 
 
-_HANDLERS: Final[dict[int, Callable[[FakeNet, bytes, bool], Objects]]] = {
+_HANDLERS: Final[dict[int, Handler]] = {
     _NEWLINK: _new_link,
     _DELLINK: _del_link,
     _GETLINK: _get_link,
     _SETLINK: _set_link,
-    _NEWADDR: _new_address,
-    _DELADDR: _del_address,
-    _GETADDR: _get_addresses,
-    _NEWROUTE: _new_route,
-    _DELROUTE: _del_route,
-    _GETROUTE: _get_routes,
     _GETNSID: _get_nsid,
+    **inet.HANDLERS,
 }

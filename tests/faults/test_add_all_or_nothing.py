@@ -163,6 +163,7 @@ def node(
     return Node(host, pod(), bin_dir, run_dir, data_dir, CONFIGS[request.param])
 
 
+@pytest.mark.row("plugins", 71)
 @pytest.mark.parametrize("node", CONFIGS, indirect=True)
 @pytest.mark.parametrize("how", ["fail", "cancel", "cancel after"])
 def test_a_fault_at_any_step_leaves_nothing(node: Node, how: str) -> None:

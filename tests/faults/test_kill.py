@@ -117,6 +117,17 @@ def test_del_after_the_launcher_was_killed(
         network.remove_bridge()
 
 
+def test_gc_after_killed_adds(network: Mortal, pod: Callable[[], NetNS]) -> None:
+    """One GC removes what killed ADDs left that got no DEL, and what finished ones have: intents as well."""
+    sandboxes = [pod() for _ in range(network.steps(pod()))]
+    killed = [network.die(sandbox, at=at) == -KILL for at, sandbox in enumerate(sandboxes)]
+    assert len(network.intents()) == sum(killed) > 3  # those that found the bridge have fewer steps
+    network.collect(sandboxes[:1])
+    assert len(network.intents()) == 1
+    network.collect()
+    network.check_nothing_left(sandboxes)
+
+
 @pytest.mark.parametrize("whom", ["agent", "both"])
 def test_agent_killed_at_work(whom: str, network: Mortal, pod: Callable[[], NetNS]) -> None:
     """If the agent dies at any step of an ADD, the launcher completes it.
@@ -300,5 +311,5 @@ def test_another_add_takes_its_bridge_back(taken: str, network: Mortal, pod: Cal
 
 
 def test_agent_is_told_to_stop_as_soon_as_it_listens(network: Mortal) -> None:
-    """From the moment that it accepts calls on, an agent ends well on SIGTERM and takes its socket with it."""
+    """As soon as it accepts calls an agent ends well on SIGTERM, and takes its socket with it."""
     network.new_agent().stop()

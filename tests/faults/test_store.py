@@ -263,6 +263,7 @@ def test_gc_spares_attachments_at_work(place: Place) -> None:
     assert set(reservations(place)) == {"10.0.0.2", "fd00::2"}
 
 
+@pytest.mark.row("plugins", 134)
 def test_a_held_lock_is_waited_for_and_then_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the time limit the error is code 11 and names the lock file and the process that holds it."""
     add(place, "a")

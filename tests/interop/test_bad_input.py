@@ -278,6 +278,7 @@ def judge(node: Node, case: Case, outcome: Outcome) -> None:
         pytest.fail("\n".join(found), pytrace=False)
 
 
+@pytest.mark.row("contract", 5, 7, 11, 12, 13, 15, 17, 19, 20, 21, 24, 25, 29, 30, 32, 33, 34, 35, 36)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
 def test_refused(node: Node, case: Case) -> None:
     """The request is refused with its code and words, and nothing is created."""
@@ -342,6 +343,7 @@ ACCEPTED = {
 }
 
 
+@pytest.mark.row("contract", 23, 26)
 @pytest.mark.parametrize("title", ACCEPTED)
 def test_accepted(node: Node, run: Callable[..., Outcome], title: str) -> None:
     """Odd, but Go's decoder takes it, so configs may look like this."""
@@ -373,6 +375,7 @@ def test_unreadable_standard_input(
     judge(node, case, outcome)
 
 
+@pytest.mark.row("contract", 28)
 def test_a_folder_as_standard_input(node: Node) -> None:
     """It cannot be read (code 5); CPython does not even start with it, so the launcher that is a Python text
     can only fail with a word on standard error. Nothing is created."""

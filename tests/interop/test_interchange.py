@@ -61,6 +61,7 @@ def _check(side: str, option: str, outcome: Outcome) -> None:
         outcome.ok()
 
 
+@pytest.mark.row("contract", 64)
 @pytest.mark.parametrize("option", [*OPTIONS, *LAYER2])
 @pytest.mark.parametrize(("first", "second"), BOTH_WAYS, ids=("reference-first", "ours-first"))
 def test_one_goes_on_where_the_other_began(

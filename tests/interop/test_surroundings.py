@@ -141,6 +141,7 @@ def test_an_almost_empty_del(node: Surroundings) -> None:
     assert node.left() == []
 
 
+@pytest.mark.row("contract", 3)
 @pytest.mark.parametrize("plugin", PLUGINS)
 def test_version_reads_nothing(node: Surroundings, plugin: str) -> None:
     """VERSION, and a call without a command, answer while the writer keeps standard input open."""
@@ -173,6 +174,7 @@ def test_closed_standard_error(node: Surroundings) -> None:
     assert node.left() == []
 
 
+@pytest.mark.row("contract", 90)
 def test_closed_standard_output(node: Surroundings) -> None:
     """With standard output closed the work is done, the status as usual, and the answer written nowhere."""
     assert node.shell(">&-", "ADD", node.config()) == Outcome(0, b"", b"")
@@ -198,6 +200,7 @@ def test_all_closed(node: Surroundings) -> None:
     assert node.left() == []
 
 
+@pytest.mark.row("contract", 90)
 def test_full_standard_output(node: Surroundings) -> None:
     """An answer that cannot be written is a failure told on standard error; DEL then cleans up."""
     for verb in ("VERSION", "ADD"):
@@ -209,6 +212,7 @@ def test_full_standard_output(node: Surroundings) -> None:
     assert node.left() == []
 
 
+@pytest.mark.row("contract", 90)
 @pytest.mark.parametrize("ignored", [False, True], ids=["", "SIGPIPE ignored"])
 def test_nobody_reads_standard_output(node: Surroundings, ignored: bool) -> None:
     """Where nobody reads the answer SIGPIPE ends the process, as the reference's; DEL then cleans up."""

@@ -50,6 +50,7 @@ def one(pod: Callable[[], NetNS]) -> NetNS:
     return pod()
 
 
+@pytest.mark.row("plugins", 75, 76, 77)
 @pytest.mark.parametrize("case", CONFIGS)
 def test_a_healthy_attachment(mode: str, network: Callable[..., Network], one: NetNS, case: str) -> None:
     """Nothing is said and nothing changed, however often it is asked."""

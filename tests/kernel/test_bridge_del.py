@@ -70,6 +70,7 @@ WAYS = {
 }
 
 
+@pytest.mark.row("plugins", 23, 72, 73, 74, 78)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_everything_goes(
@@ -92,6 +93,7 @@ def test_everything_goes(
     del mode
 
 
+@pytest.mark.row("contract", 31)
 @pytest.mark.parametrize("prev", [True, False])
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_a_namespace_that_vanished(
@@ -135,6 +137,7 @@ def test_a_path_that_is_no_namespace(network: Callable[..., Network], one: NetNS
     assert_gone(net, one)
 
 
+@pytest.mark.row("plugins", 60)
 def test_nothing_to_remove_makes_nothing(network: Callable[..., Network], one: NetNS) -> None:
     """DEL of what never was creates no link, no table, no chain: not even empty ones."""
     net = network(**RULES)

@@ -159,6 +159,7 @@ def test_is_gateway(
         one.ping(gateway.partition("/")[0])
 
 
+@pytest.mark.row("plugins", 22)
 @pytest.mark.parametrize(
     ("ipam", "routes"),
     [
@@ -189,6 +190,7 @@ def test_sysctls_of_a_pod_without_ipv6(network: Callable[..., Network], one: Net
     assert sysctl(one, "ipv4.conf.eth0.arp_notify") == "1"
 
 
+@pytest.mark.row("plugins", 139)
 def test_sysctls_of_a_pod_with_ipv6(network: Callable[..., Network], one: NetNS) -> None:
     """IPv6 is switched on where the namespace has it off, and its addresses outlive the link going down."""
     with one.inside():
@@ -205,6 +207,7 @@ def test_sysctls_of_a_pod_with_ipv6(network: Callable[..., Network], one: NetNS)
 # --- Gateway addresses, forceAddress ---
 
 
+@pytest.mark.row("plugins", 61)
 def test_another_gateway_address_is_in_the_way(
     network: Callable[..., Network], host: NetNS, one: NetNS, two: NetNS
 ) -> None:
@@ -235,6 +238,7 @@ def test_a_failed_add_gives_the_replaced_address_back(
     one.ping("10.0.0.1")
 
 
+@pytest.mark.row("plugins", 62, 63)
 @pytest.mark.parametrize(
     ("first", "second", "conflict"),
     [
@@ -280,6 +284,7 @@ def test_gateways_of_several_subnets(
     assert route_lines(one) == ["default via 10.71.0.1", "default via fd71::1"]
 
 
+@pytest.mark.row("plugins", 42)
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
 def test_old_versions_have_one_address_per_family(
     network: Callable[..., Network], one: NetNS, version: str
@@ -290,6 +295,7 @@ def test_old_versions_have_one_address_per_family(
     assert error["msg"] == f"CNI version {version} does not support more than 1 address per family"
 
 
+@pytest.mark.row("plugins", 66, 67)
 def test_a_gateway_keeps_its_mac(
     network: Callable[..., Network], host: NetNS, one: NetNS, two: NetNS
 ) -> None:
@@ -336,6 +342,7 @@ def test_a_gateway_that_no_link_can_have(network: Callable[..., Network], one: N
 # --- The bridge that is there already ---
 
 
+@pytest.mark.row("plugins", 38)
 def test_an_existing_bridge_is_used_as_it_is(
     network: Callable[..., Network], host: NetNS, one: NetNS
 ) -> None:
@@ -373,6 +380,7 @@ def test_mtu(network: Callable[..., Network], host: NetNS, one: NetNS) -> None:
     assert [link["mtu"] for link in found] == [1400] * 3
 
 
+@pytest.mark.row("plugins", 81, 82)
 @pytest.mark.parametrize(("key", "flag"), [("hairpinMode", "hairpin"), ("portIsolation", "isolated")])
 def test_port_flags(network: Callable[..., Network], host: NetNS, one: NetNS, key: str, flag: str) -> None:
     """Each sets its flag of the port, and no other."""
@@ -382,6 +390,7 @@ def test_port_flags(network: Callable[..., Network], host: NetNS, one: NetNS, ke
     assert flags == {"hairpin": False, "isolated": False, flag: True}
 
 
+@pytest.mark.row("plugins", 65)
 def test_promisc_mode(network: Callable[..., Network], host: NetNS, one: NetNS, two: NetNS) -> None:
     """The bridge is promiscuous, also if it was there already, and asked for it once."""
     net = network()
@@ -475,6 +484,7 @@ def test_port_isolation(
         place.ping("10.71.0.1")
 
 
+@pytest.mark.row("plugins", 80)
 def test_disable_container_interface(network: Callable[..., Network], host: NetNS, one: NetNS) -> None:
     """The pod's link stays down, and nobody waits for its carrier."""
     net = network(disableContainerInterface=True)
@@ -551,6 +561,7 @@ def test_a_duplicate_address(network: Callable[..., Network], one: NetNS, two: N
 # --- MAC, requested addresses, DNS ---
 
 
+@pytest.mark.row("plugins", 68, 69, 70)
 def test_sources_of_the_mac(network: Callable[..., Network], one: NetNS) -> None:
     """CNI_ARGS, args.cni.mac, runtimeConfig.mac: the later wins; it is on the link and in the result."""
     macs = [f"02:00:00:00:00:0{digit}" for digit in "123"]
@@ -670,6 +681,7 @@ ROUTES: dict[str, tuple[list[dict[str, Any]], bool, list[str]]] = {
 }
 
 
+@pytest.mark.row("plugins", 137, 138, 140)
 @pytest.mark.parametrize("case", ROUTES)
 def test_routes(network: Callable[..., Network], one: NetNS, case: str) -> None:
     """What the IPAM's routes become in the pod; CHECK finds each of them, and misses them when gone."""
@@ -772,6 +784,7 @@ def test_interface_names(network: Callable[..., Network], one: NetNS, ifname: st
     assert list(links(one)) == ["lo"]
 
 
+@pytest.mark.row("plugins", 150)
 def test_a_second_add_is_refused(network: Callable[..., Network], one: NetNS, two: NetNS) -> None:
     """The interface is there, in this or another sandbox: the reference's text, and the first stays whole."""
     net = network(isDefaultGateway=True, ipMasq=True, ipMasqBackend="nftables", macspoofchk=True, ipam=DUAL)

@@ -95,6 +95,7 @@ def recorded(case: str, step: int) -> dict[str, Any]:
 # --- Masquerading, nftables backend ---
 
 
+@pytest.mark.row("plugins", 74, 148)
 @pytest.mark.usefixtures("way")
 def test_nftables_rules_are_the_recorded_ones(node: NetNS) -> None:
     """After each of two ADDs and DELs the kernel holds what the reference's calls left."""
@@ -201,6 +202,7 @@ def test_processes_race_without_loss(node: NetNS) -> None:
 # --- Masquerading, iptables backend ---
 
 
+@pytest.mark.row("plugins", 73)
 def test_iptables_rules_are_the_recorded_ones(node: NetNS, kind: str, executed: list[str]) -> None:
     """Both families, by one transaction each; a repetition writes nothing."""
     masquerade.setup(POD, "iptables")
@@ -212,6 +214,7 @@ def test_iptables_rules_are_the_recorded_ones(node: NetNS, kind: str, executed: 
     assert masquerade.unmasqueraded(POD) == []
 
 
+@pytest.mark.row("plugins", 72)
 def test_iptables_is_the_default_backend(node: NetNS, kind: str) -> None:
     """As recorded."""
     assert masquerade.setup(POD, None) == "iptables"
@@ -353,6 +356,7 @@ def test_removal_looks_at_both_backends(node: NetNS) -> None:
     assert masquerade.stale("goldnet") == []
 
 
+@pytest.mark.row("plugins", 148)
 @pytest.mark.usefixtures("way")
 def test_gc_removes_what_has_no_owner(node: NetNS, kind: str) -> None:
     """In both backends, of this network only; what it would remove can be asked before."""
@@ -415,6 +419,7 @@ def test_a_context_made_early_needs_no_descriptor(node: NetNS) -> None:
 # --- Spoof check ---
 
 
+@pytest.mark.row("plugins", 78, 149)
 @pytest.mark.usefixtures("way")
 def test_spoof_check_rules_are_the_recorded_ones(node: NetNS) -> None:
     """After set-up and after removal; table and base chain stay, as the reference leaves them."""

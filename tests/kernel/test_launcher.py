@@ -129,6 +129,7 @@ def test_another_root_folder(call: Call, agent: Agent) -> None:
     assert agent.served() == 0
 
 
+@pytest.mark.row("contract", 29)
 def test_own_namespace_as_sandbox(call: Call, mode: str, config: dict[str, Any], data_dir: Path) -> None:
     """The launcher's own namespace is refused as a sandbox before anything is touched, by any name."""
     for name in ("/proc/self/ns/net", "/proc/thread-self/ns/net", str(call.host.path)):

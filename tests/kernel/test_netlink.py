@@ -78,6 +78,7 @@ def shown(netns: NetNS, name: str) -> dict[str, Any]:
     return dict(found)
 
 
+@pytest.mark.row("plugins", 150)
 def test_one_request_makes_the_whole_pair(
     host: NetNS, node: NetlinkSocket, sandbox: NetNS, sandbox_fd: int, inner: NetlinkSocket
 ) -> None:
@@ -116,6 +117,7 @@ def test_one_request_makes_the_whole_pair(
     assert (peer["address"], peer["mtu"], peer["txqlen"]) == (POD_MAC.hex(":"), 1300, 1000)
 
 
+@pytest.mark.row("plugins", 150)
 @pytest.mark.parametrize("taken", ["host", "pod"])
 def test_a_pair_is_made_whole_or_not_at_all(
     node: NetlinkSocket, inner: NetlinkSocket, sandbox_fd: int, taken: str
@@ -191,6 +193,7 @@ def test_port_flags_are_set_by_one_request(
     assert (data["hairpin"], data["isolated"]) == expected
 
 
+@pytest.mark.row("plugins", 150)
 def test_links_go_by_index_or_name(node: NetlinkSocket) -> None:
     """A veth's peer goes with it; what is not there is ENODEV for every request."""
     do(node, messages.new_veth("veth0", "veth1"), messages.new_bridge("br0"))

@@ -145,6 +145,7 @@ def test_two_pods_from_conf(
         assert agent_or_none.served() == 2 * (2 + 2 + 2) + 2 + 2
 
 
+@pytest.mark.row("plugins", 72)
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_masquerading(
     backend: str,

@@ -76,6 +76,7 @@ def test_names_stay_below_proc_sys(name: str) -> None:
         assert caught.value.errno == errno.EINVAL
 
 
+@pytest.mark.row("plugins", 151)
 def test_a_right_value_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read-only mounts of /proc/sys do no harm where nothing is to be changed."""
     monkeypatch.setattr(sysctl, "ROOT", f"{tmp_path}/")

@@ -28,6 +28,7 @@ def go_text(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return str(address)
 
 
+@pytest.mark.row("plugins", 152)
 @given(V4)
 def test_ipv4_text_goes_both_ways(value: int) -> None:
     """Printing and reading an IPv4 address are inverse, and agree with `ipaddress`."""
@@ -37,6 +38,7 @@ def test_ipv4_text_goes_both_ways(value: int) -> None:
     assert IP.from_bytes(ip.packed()) == ip
 
 
+@pytest.mark.row("plugins", 152)
 @given(V6 | V6_SPARSE)
 @example(0)
 @example(1)
@@ -60,6 +62,7 @@ def test_every_ipv6_prints_what_can_be_read(value: int) -> None:
     assert int(ipaddress.IPv6Address(str(IP(IPV6, value)))) == value
 
 
+@pytest.mark.row("plugins", 152)
 @pytest.mark.parametrize(
     "text",
     [
@@ -95,6 +98,7 @@ def test_what_is_no_address(text: str) -> None:
     assert (caught.value.code, caught.value.msg) == (999, f"invalid IP address: {text}")
 
 
+@pytest.mark.row("plugins", 152)
 @given(st.one_of(st.tuples(V4, st.integers(0, 32)), st.tuples(V6, st.integers(0, 128))))
 def test_cidr_agrees_with_ipaddress(pair: tuple[int, int]) -> None:
     """Network, last address, membership and text are those of `ipaddress`, host bits kept."""
@@ -131,6 +135,7 @@ def test_families_do_not_mix() -> None:
     assert not DEFAULT_V4.overlaps(DEFAULT_V6)
 
 
+@pytest.mark.row("contract", 48, 49)
 @pytest.mark.parametrize(
     ("text", "printed"),
     [
@@ -148,6 +153,7 @@ def test_cidr_texts_of_go(text: str, printed: str) -> None:
     assert str(CIDR.parse(text)) == printed
 
 
+@pytest.mark.row("contract", 49)
 @pytest.mark.parametrize(
     "text",
     [
@@ -198,6 +204,7 @@ def test_kinds_of_addresses_agree_with_ipaddress(
     assert ip.is_multicast() is oracle.is_multicast
 
 
+@pytest.mark.row("plugins", 152)
 @given(V4, V4)
 def test_order_is_that_of_the_numbers(one: int, two: int) -> None:
     """Addresses compare within a family by value, and IPv4 comes first."""
@@ -206,6 +213,7 @@ def test_order_is_that_of_the_numbers(one: int, two: int) -> None:
     assert IP(IPV4, one) < IP(IPV6, 0)
 
 
+@pytest.mark.row("plugins", 152)
 def test_adding_wraps_within_the_family() -> None:
     """One after the last address is the first."""
     assert IP.parse("255.255.255.255") + 1 == IP.parse("0.0.0.0")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycni import attachments
-from pycni.attachments import acquire, in_flight
+from pycni.attachments import acquire, dead, forget_dead, in_flight
 from pycni.context import Caller, Context
 from pycni.errors import CNIError
 from pycni.main import drive
@@ -319,3 +319,19 @@ def test_in_flight(tmp_path: Path) -> None:
     assert in_flight(str(tmp_path)) == {("net", "c2", "eth0")}
     two.release()
     check.release()
+
+
+def test_dead_requests_are_forgotten(tmp_path: Path) -> None:
+    """GC finds the intents of the dead by network, spares the living, and what was taken up meanwhile."""
+    assert dead("net", [], str(tmp_path)) == []
+    for name in ("c1", "c2", "c3"):
+        leave_stale(tmp_path, name)
+    held = hold(InPlace(), "ADD", tmp_path, "c4")
+    found = dead("net", [("c1", "eth0")], str(tmp_path))
+    assert sorted(intent.container_id for _, intent in found) == ["c2", "c3"]
+    assert dead("other", [], str(tmp_path)) == []
+    leave_stale(tmp_path, "c3")  # another request, which died after the look
+    forget_dead(found)
+    held.release()
+    left = [json.loads(path.read_text())["containerID"] for path in files(tmp_path)]
+    assert sorted(left) == ["c1", "c3"]

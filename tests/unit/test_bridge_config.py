@@ -45,6 +45,8 @@ def refusal(cni_args: str = "", **config: Any) -> CNIError:
     return caught.value
 
 
+@pytest.mark.row("plugins", 64)
+@pytest.mark.row("contract", 27)
 def test_defaults() -> None:
     """An empty config is layer 2 on cni0 with every switch off and a random MAC."""
     assert parsed() == BridgeConfig(bridge="cni0")
@@ -77,6 +79,7 @@ def test_default_gateway_implies_gateway() -> None:
     assert not parsed(isGateway=True).is_default_gateway
 
 
+@pytest.mark.row("plugins", 70)
 def test_keys_match_in_any_case() -> None:
     """Letter case does not matter, of keys nested in others neither."""
     config = parsed(BRIDGE="br7", IsGateway=True, IPAM={"TYPE": "host-local"}, RuntimeConfig={"Mac": MAC})
@@ -163,6 +166,7 @@ def test_longest_bridge_name() -> None:
     assert parsed(bridge="fifteen-letters").bridge == "fifteen-letters"
 
 
+@pytest.mark.row("plugins", 79)
 @pytest.mark.parametrize(
     ("config", "msg", "keys"),
     [
@@ -215,6 +219,7 @@ def test_dns() -> None:
 # --- MAC ---
 
 
+@pytest.mark.row("plugins", 68, 69, 70)
 @pytest.mark.parametrize(
     ("args", "in_args", "runtime", "last"),
     [

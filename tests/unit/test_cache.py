@@ -35,6 +35,7 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(str(tmp_path / "lib" / "cni"))
 
 
+@pytest.mark.row("contract", 74)
 @pytest.mark.parametrize("name", ["libcni-cache-with-args", "libcni-cache-0.4.0-plain"])
 def test_an_add_leaves_the_file_that_libcni_leaves(tmp_path: Path, name: str) -> None:
     """Same request, same answers of the plugins: same file name, bytes and modes."""
@@ -67,6 +68,7 @@ def test_an_add_leaves_the_file_that_libcni_leaves(tmp_path: Path, name: str) ->
     assert recorder.cached == case["cache_files_after_del"]
 
 
+@pytest.mark.row("contract", 75)
 @pytest.mark.parametrize("name", ["libcni-cache-with-args", "libcni-cache-0.4.0-plain"])
 def test_a_file_of_libcni_is_read_to_the_last_member(name: str) -> None:
     """What libcni wrote and we read, we would write again byte for byte."""
@@ -84,6 +86,7 @@ def test_integers_in_capability_arguments_stay_exact() -> None:
     assert decode(encode(entry)) == entry
 
 
+@pytest.mark.row("contract", 74)
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
 def test_files_are_private_whatever_the_umask(cache: Cache, umask: int) -> None:
     """Directories get 0700, parents too, and files 0600."""
@@ -167,6 +170,7 @@ def test_an_ambiguous_file_name_belongs_to_whoever_wrote_it(cache: Cache) -> Non
     assert cache.read(*first) is not None
 
 
+@pytest.mark.row("contract", 75)
 @pytest.mark.parametrize(
     ("content", "result"),
     [

@@ -43,6 +43,7 @@ def status(recorder: Recorder, *args: Any) -> bool:
 class TestInput:
     """What a plugin finds in its environment and on standard input."""
 
+    @pytest.mark.row("contract", 71)
     def test_standard_input_is_compact_and_sorted(self, recorder: Recorder) -> None:
         """The plugin's object with the list's name and version, in the reference's spelling to the byte."""
         second = {"type": "b", "capabilities": {"mac": True}, "x": "<y>"}
@@ -55,6 +56,7 @@ class TestInput:
             rb'"runtimeConfig":{"mac":"00:11"},"type":"b","x":"\u003cy\u003e"}'
         )
 
+    @pytest.mark.row("contract", 71)
     def test_the_lists_name_and_version_win(self, recorder: Recorder) -> None:
         """A plugin's own name and version are replaced, in whatever letter case they are written."""
         own = {
@@ -75,6 +77,7 @@ class TestInput:
         assert recorder.calls[0].config["cniVersion"] == ""
         assert result.cni_version == "0.1.0"
 
+    @pytest.mark.row("contract", 71)
     def test_runtime_config_has_what_the_plugin_can(self, recorder: Recorder) -> None:
         """Capability arguments go to plugins that declare them as true, and replace a configured object."""
         plugins = [
@@ -104,6 +107,7 @@ class TestInput:
         add(recorder, network({"type": "a", "big": 12345678901234567891, "half": 0.5}), POD)
         assert b'"big":12345678901234567891,"cniVersion":"1.1.0","half":0.5' in recorder.calls[0].stdin
 
+    @pytest.mark.row("contract", 89)
     def test_the_six_variables_are_always_set(self, recorder: Recorder) -> None:
         """All else is inherited; what does not apply is set to nothing, whatever the runtime's own had."""
         env = {
@@ -140,6 +144,7 @@ class TestInput:
 
 
 class TestAdd:
+    @pytest.mark.row("contract", 71)
     def test_results_travel_in_the_lists_version(self, recorder: Recorder) -> None:
         """A plugin may answer in another version: the next one sees the list's."""
         recorder.answer(
@@ -166,6 +171,7 @@ class TestAdd:
         recorder.answer("a", "ADD", """echo '{"interfaces":[{"name":"x"}]}'""")
         assert add(recorder, network("a", version="0.4.0"), POD).cni_version == "0.4.0"
 
+    @pytest.mark.row("contract", 72, 73)
     def test_the_first_failure_ends_it(self, recorder: Recorder) -> None:
         """Later plugins are not called, nothing is undone or remembered, and the error tells who had run."""
         recorder.fail("b", "ADD")
@@ -176,6 +182,7 @@ class TestAdd:
         assert recorder.order == ["a ADD", "b ADD"]
         assert recorder.cached == []
 
+    @pytest.mark.row("contract", 73)
     def test_a_plugins_own_name_is_in_the_error(self, recorder: Recorder) -> None:
         """Two plugins of one type can be told apart."""
         recorder.fail("b", "ADD")
@@ -299,6 +306,7 @@ class TestCheck:
         assert [call.config["prevResult"] for call in recorder.calls] == [last, last]
         assert recorder.calls[0].config["runtimeConfig"] == {"mac": "m"}
 
+    @pytest.mark.row("contract", 80)
     def test_the_remembered_result_is_converted(self, recorder: Recorder) -> None:
         """A list whose version changed since the ADD gets the result in its present one."""
         recorder.answer(
@@ -311,6 +319,7 @@ class TestCheck:
             "ips": [{"address": "10.0.0.2/24"}],
         }
 
+    @pytest.mark.row("contract", 76)
     @pytest.mark.parametrize("version", [None, "0.1.0", "0.3.1"])
     def test_an_old_list_is_refused_even_with_check_disabled(
         self, recorder: Recorder, version: str | None
@@ -323,6 +332,7 @@ class TestCheck:
         )
         assert recorder.order == []
 
+    @pytest.mark.row("contract", 84)
     def test_disabled_it_succeeds_unasked(self, recorder: Recorder) -> None:
         """With disableCheck no plugin is called."""
         check(recorder, network(disableCheck=True), POD)
@@ -338,6 +348,7 @@ class TestCheck:
         assert (caught.value.code, str(caught.value)) == (7, "planned; dd")
         assert recorder.order == ["a CHECK"]
 
+    @pytest.mark.row("contract", 76)
     def test_without_a_remembered_result_the_plugins_are_asked_and_it_is_said(
         self, recorder: Recorder
     ) -> None:
@@ -350,6 +361,7 @@ class TestCheck:
         ):
             check(recorder, network(), POD)
 
+    @pytest.mark.row("contract", 79)
     def test_a_broken_memory_is_an_error(self, recorder: Recorder) -> None:
         """A cache file that cannot be read as a result ends it before any plugin."""
         recorder.cache_file("net1-cid1-eth0").write_text("rubbish")
@@ -359,6 +371,7 @@ class TestCheck:
 
 
 class TestDelete:
+    @pytest.mark.row("contract", 77)
     def test_it_goes_backwards_and_forgets(self, recorder: Recorder) -> None:
         """Reverse order, each with the remembered result; afterwards nothing is remembered."""
         add(recorder, network(), POD)
@@ -369,6 +382,7 @@ class TestDelete:
         assert [call.config["prevResult"] for call in recorder.calls] == [last, last]
         assert recorder.cached == []
 
+    @pytest.mark.row("contract", 77)
     def test_the_first_error_ends_it_and_it_can_be_repeated(self, recorder: Recorder) -> None:
         """Plugins before the failed one are not called, and the attachment stays remembered."""
         add(recorder, network(), POD)
@@ -389,6 +403,7 @@ class TestDelete:
         assert recorder.order == ["b DEL", "a DEL"] * 2
         assert all("prevResult" not in call.config for call in recorder.calls)
 
+    @pytest.mark.row("contract", 78)
     @pytest.mark.parametrize(("version", "told"), [("0.3.1", False), ("0.4.0", True)])
     def test_the_result_is_told_since_0_4_0(self, recorder: Recorder, version: str, told: bool) -> None:
         """Older lists get none, although it is remembered."""
@@ -403,6 +418,7 @@ class TestDelete:
             delete(recorder, network(version="zzz"), POD)
         assert recorder.order == []
 
+    @pytest.mark.row("contract", 79)
     @pytest.mark.parametrize(
         "content", ["rubbish", "[]", '{"cniVersion":"7.0.0"}', '{"cniVersion":"1.1.0","ips":5}']
     )
@@ -447,6 +463,7 @@ class TestStatus:
             {"type": "b", "x": 1, "name": "net1", "cniVersion": "1.1.0"},
         ]
 
+    @pytest.mark.row("contract", 85)
     def test_the_first_error_keeps_its_code(self, recorder: Recorder) -> None:
         """A plugin that is not available is reported with code 50, and the next one is not asked."""
         recorder.fail("a", "STATUS", '{"code":50,"msg":"no daemon"}')
@@ -455,6 +472,7 @@ class TestStatus:
         assert caught.value.code == 50
         assert recorder.order == ["a STATUS"]
 
+    @pytest.mark.row("contract", 85)
     @pytest.mark.parametrize("version", [None, "1.0.0", "zzz"])
     def test_older_lists_are_ready_unasked(self, recorder: Recorder, version: str | None) -> None:
         """Nobody is asked for a verb that the version does not have."""

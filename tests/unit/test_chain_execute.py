@@ -143,6 +143,7 @@ def _cancel_when_ready(path: str, folder: Path) -> None:
     anyio.run(scenario)
 
 
+@pytest.mark.row("contract", 86)
 @pytest.mark.parametrize(
     ("answer", "versions"),
     [
@@ -186,6 +187,7 @@ def test_a_network_is_valid_if_all_plugins_speak_its_version(tmp_path: Path) -> 
     assert asked == ["VERSION", "dummy", "dummy", "dummy", "", ""]
 
 
+@pytest.mark.row("contract", 86)
 def test_a_network_that_is_not_valid_says_all_that_is_wrong(tmp_path: Path) -> None:
     """Each plugin's problem is told, not just the first."""
     recorder = Recorder(tmp_path)

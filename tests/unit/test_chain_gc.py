@@ -34,6 +34,7 @@ def gc(recorder: Recorder, chain: Any, valid: Any) -> Plan:
     return anyio.run(collect, recorder.runtime(), chain, valid)
 
 
+@pytest.mark.row("contract", 81)
 def test_stale_attachments_are_deleted_as_they_were_added(recorder: Recorder) -> None:
     """Who is not valid gets a DEL chain with its own namespace, arguments and result; the others stay."""
     chain = network({"type": "a", "capabilities": {"mac": True}}, "b")
@@ -52,6 +53,7 @@ def test_an_attachment_is_deleted_by_the_list_that_made_it(recorder: Recorder) -
     assert recorder.order == ["b DEL", "a DEL", "c GC"]
 
 
+@pytest.mark.row("contract", 82)
 def test_plugins_are_told_what_stays_under_both_keys(recorder: Recorder) -> None:
     """The spec's key and libcni's, same content, and nothing about an attachment."""
     gc(recorder, network("a"), {("two", "eth0"), ("one", "eth0"), ("unknown", "eth1")})
@@ -70,6 +72,7 @@ def test_plugins_are_told_what_stays_under_both_keys(recorder: Recorder) -> None
     assert [call.env["CNI_CONTAINERID"] for call in recorder.calls] == [""]
 
 
+@pytest.mark.row("contract", 82)
 @pytest.mark.parametrize("version", [None, "0.4.0", "1.0.0"])
 def test_older_lists_get_the_deletions_only(recorder: Recorder, version: str | None) -> None:
     """The verb exists since 1.1.0, stale attachments in every version."""
@@ -78,6 +81,7 @@ def test_older_lists_get_the_deletions_only(recorder: Recorder, version: str | N
     assert not done.ask_plugins
 
 
+@pytest.mark.row("contract", 83)
 def test_it_goes_on_past_errors_and_reports_all(recorder: Recorder) -> None:
     """One failing DEL or GC keeps nothing else from being done; a failed attachment stays remembered."""
     recorder.fail("b", "DEL")
@@ -94,6 +98,7 @@ def test_it_goes_on_past_errors_and_reports_all(recorder: Recorder) -> None:
     assert "net1-one-eth0" in recorder.cached
 
 
+@pytest.mark.row("contract", 84)
 def test_disabled_it_does_nothing(recorder: Recorder) -> None:
     """With disableGC neither attachments nor plugins are touched."""
     gc(recorder, network(disableGC=True), [])

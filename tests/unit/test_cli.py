@@ -73,6 +73,7 @@ def pycni(recorder: Recorder, capfd: pytest.CaptureFixture[str]) -> Callable[...
 
 
 class TestAttachment:
+    @pytest.mark.row("contract", 88)
     def test_add_prints_the_result_and_del_nothing(
         self, pycni: Callable[..., Outcome], recorder: Recorder
     ) -> None:
@@ -91,6 +92,7 @@ class TestAttachment:
         assert {call.env["CNI_NETNS"] for call in recorder.calls} == {NETNS}
         assert recorder.cached == []
 
+    @pytest.mark.row("contract", 87)
     @pytest.mark.parametrize(
         ("argument", "path", "container"),
         [
@@ -115,6 +117,7 @@ class TestAttachment:
         pycni("add", "net1", "./x")
         assert recorder.calls[0].env["CNI_NETNS"] == str(recorder.root / "x")
 
+    @pytest.mark.row("contract", 87)
     @pytest.mark.parametrize(
         ("variable", "flags", "ifname"),
         [
@@ -139,6 +142,7 @@ class TestAttachment:
         pycni("add", *flags, "net1", NETNS)
         assert recorder.calls[0].env["CNI_IFNAME"] == ifname
 
+    @pytest.mark.row("contract", 87)
     def test_arguments_come_from_the_environment(
         self, pycni: Callable[..., Outcome], recorder: Recorder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -174,6 +178,7 @@ class TestAttachment:
         assert (outcome.status, recorder.order) == (2, [])
         assert "CAP_ARGS" in outcome.err
 
+    @pytest.mark.row("contract", 87)
     def test_without_a_namespace_the_container_must_be_named(
         self, pycni: Callable[..., Outcome], recorder: Recorder
     ) -> None:
@@ -428,6 +433,7 @@ class TestGC:
 
 
 class TestCommand:
+    @pytest.mark.row("contract", 88)
     @pytest.mark.parametrize(
         "arguments",
         [["foo"], ["ADD", "n", "x"], ["add"], ["add", "net1"], ["add", "n", "x", "y"], ["list", "--foo"]],

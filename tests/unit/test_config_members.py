@@ -21,6 +21,7 @@ def members(text: str, prefix: str = "") -> Members:
     return Members(data, "", prefix)
 
 
+@pytest.mark.row("contract", 23)
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -18,6 +18,7 @@ def document(**members: Any) -> bytes:
     return json.dumps({"name": "n", "plugins": [{"type": "a"}], **members}).encode()
 
 
+@pytest.mark.row("contract", 65)
 @pytest.mark.parametrize(
     ("raw", "msg"),
     [
@@ -91,6 +92,7 @@ def test_a_plugins_known_members_have_their_types(member: dict[str, Any], wanted
     assert wanted in caught.value.msg
 
 
+@pytest.mark.row("contract", 67)
 @pytest.mark.parametrize(
     ("members", "chosen"),
     [
@@ -113,6 +115,7 @@ def test_the_highest_known_version_is_chosen(members: dict[str, Any], chosen: st
     assert parse_list(document(**members)).cni_version == chosen
 
 
+@pytest.mark.row("contract", 66)
 @pytest.mark.parametrize("value", [True, "true", "TRUE", "True"])
 @pytest.mark.parametrize("key", ["disableCheck", "disableGC", "loadOnlyInlinedPlugins"])
 def test_booleans_may_be_words(key: str, value: object) -> None:
@@ -140,6 +143,7 @@ def test_large_integers_stay_exact() -> None:
     assert parsed.members["big"] == 12345678901234567890
 
 
+@pytest.mark.row("contract", 70)
 def test_a_single_plugin_becomes_a_list() -> None:
     """A .conf's name and version become the list's, and its object the only plugin."""
     parsed = list_from_plugin(b'{"type":"a","name":"n","cniVersion":"0.4.0","disableCheck":true,"x":1}')

@@ -23,6 +23,7 @@ def types_of(folder: Path, name: str) -> list[str]:
     return [plugin.type for plugin in load(str(folder), name)[0].plugins]
 
 
+@pytest.mark.row("contract", 68)
 def test_the_first_list_of_the_name_in_byte_order_wins(tmp_path: Path) -> None:
     """Files are looked at in the order of their names' bytes."""
     write_list(tmp_path / "20.conflist", "n", "late")
@@ -46,6 +47,7 @@ def test_conf_and_json_are_sorted_together(tmp_path: Path) -> None:
     assert (network.plugins[0].type, network.cni_version) == ("early", "0.4.0")
 
 
+@pytest.mark.row("contract", 68)
 @pytest.mark.parametrize("name", ["n.CONFLIST", "n.conflist.bak", "n.conflist~", "conflist", "n.yaml"])
 def test_extensions_are_exact(tmp_path: Path, name: str) -> None:
     """Any other ending is no configuration."""
@@ -53,6 +55,7 @@ def test_extensions_are_exact(tmp_path: Path, name: str) -> None:
     assert scan(str(tmp_path)).networks == ()
 
 
+@pytest.mark.row("contract", 68)
 def test_folders_are_no_configurations(tmp_path: Path) -> None:
     """A sub-folder whose name ends like a list is not looked at."""
     (tmp_path / "10.conflist").mkdir()
@@ -62,6 +65,7 @@ def test_folders_are_no_configurations(tmp_path: Path) -> None:
     assert problems == ()
 
 
+@pytest.mark.row("contract", 68)
 @pytest.mark.parametrize("make", ["garbage", "dangling"])
 def test_a_broken_file_does_not_hide_a_good_one(tmp_path: Path, make: str) -> None:
     """What cannot be read is passed over and told, and the search goes on."""
@@ -127,6 +131,7 @@ def test_a_list_that_is_named_like_a_path_is_broken(tmp_path: Path) -> None:
     assert found.problems[0].error.code == 7
 
 
+@pytest.mark.row("contract", 69)
 def test_the_plugin_folder_is_appended_in_order(tmp_path: Path) -> None:
     """`<folder>/<name>/*.conf` follow the inlined plugins, sorted; other endings do not count."""
     write_list(tmp_path / "10.conflist", "n", "inlined")
@@ -146,6 +151,7 @@ def test_the_plugin_folder_alone_makes_a_list(tmp_path: Path) -> None:
     assert types_of(tmp_path, "n") == ["a"]
 
 
+@pytest.mark.row("contract", 69)
 def test_inlined_plugins_can_be_all(tmp_path: Path) -> None:
     """With loadOnlyInlinedPlugins the plugin folder is not looked at, broken or not."""
     write_list(tmp_path / "10.conflist", "n", "inlined", loadOnlyInlinedPlugins="true")

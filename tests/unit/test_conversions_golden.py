@@ -30,6 +30,7 @@ def wanted(case: dict[str, Any]) -> str:
     return text
 
 
+@pytest.mark.row("contract", 50)
 def test_all_pairs_are_recorded() -> None:
     """The recording has each of the 49 pairs of versions once, and the special inputs."""
     pairs = {(case["from"], case["to"]) for case in CONVERSIONS["pairs"]}
@@ -38,12 +39,14 @@ def test_all_pairs_are_recorded() -> None:
     assert len(CONVERSIONS["more"]) == 18
 
 
+@pytest.mark.row("contract", 41, 42, 43, 45, 46, 50)
 @pytest.mark.parametrize("case", CONVERSIONS["pairs"], ids=lambda case: f"{case['from']}-{case['to']}")
 def test_conversion_prints_the_reference_bytes(case: dict[str, Any]) -> None:
     """A result of one version printed in another is, byte for byte, what the reference prints."""
     assert outcome(CONVERSIONS["inputs"][case["from"]], case["from"], case["to"]) == wanted(case)
 
 
+@pytest.mark.row("contract", 47, 48)
 @pytest.mark.parametrize(
     "case", CONVERSIONS["more"], ids=lambda case: f"{case['about']}-{case['from']}-{case['to']}"
 )

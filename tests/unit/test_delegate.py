@@ -93,6 +93,7 @@ def ctx(tmp_path: Path) -> FakeContext:
 # --- Finding the executable ---
 
 
+@pytest.mark.row("contract", 54)
 def test_the_first_folder_that_has_it_wins(tmp_path: Path) -> None:
     """CNI_PATH is searched in its order; folders without the plugin, or that are not there, are passed by."""
     second, third = script(tmp_path / "b", ""), script(tmp_path / "c", "")
@@ -100,6 +101,7 @@ def test_the_first_folder_that_has_it_wins(tmp_path: Path) -> None:
     assert find_plugin("ipam", f"{tmp_path}/c:{tmp_path}/b", "/") == str(third)
 
 
+@pytest.mark.row("contract", 54)
 @pytest.mark.parametrize("kind", ["folder", "fifo", "dangling link", "not executable", "file as folder"])
 def test_what_is_no_program_hides_none(tmp_path: Path, kind: str) -> None:
     """Folders, FIFOs, dangling links and files that nobody may execute are passed by."""
@@ -120,6 +122,7 @@ def test_what_is_no_program_hides_none(tmp_path: Path, kind: str) -> None:
     assert find_plugin("ipam", f"{bad.parent}:{good.parent}", "/") == str(good)
 
 
+@pytest.mark.row("contract", 54)
 def test_a_link_to_a_program_is_one(tmp_path: Path) -> None:
     """Symbolic links are followed."""
     script(tmp_path / "real", "", "thing")
@@ -135,6 +138,7 @@ def test_relative_folders_count_from_the_callers_directory(tmp_path: Path) -> No
         find_plugin("sh", "::", "/")
 
 
+@pytest.mark.row("contract", 55)
 @pytest.mark.parametrize(
     ("name", "path", "msg"),
     [
@@ -337,6 +341,7 @@ def test_an_old_version_carries_no_more_in_process(
 # --- Executing another's ---
 
 
+@pytest.mark.row("contract", 56)
 def test_what_a_delegate_gets(tmp_path: Path, ctx: FakeContext) -> None:
     """The whole environment with the verb exchanged, the very bytes of standard input, and no arguments."""
     script(tmp_path, 'cat > "$0.stdin"; env > "$0.env"; echo $# > "$0.count"; echo "{}"')
@@ -350,6 +355,7 @@ def test_what_a_delegate_gets(tmp_path: Path, ctx: FakeContext) -> None:
         assert (tmp_path / "ipam.count").read_text() == "0\n"
 
 
+@pytest.mark.row("contract", 62)
 def test_a_delegate_need_not_read(tmp_path: Path, ctx: FakeContext) -> None:
     """Two megabytes that nobody takes are no error."""
     script(tmp_path, "exit 0")
@@ -357,6 +363,7 @@ def test_a_delegate_need_not_read(tmp_path: Path, ctx: FakeContext) -> None:
     call(ctx, "DEL", request(tmp_path, stdin=big))
 
 
+@pytest.mark.row("contract", 59)
 def test_standard_error_of_a_delegate(tmp_path: Path, ctx: FakeContext) -> None:
     """On success it goes to the log; on failure it becomes the message if there is nothing better."""
     script(tmp_path, "echo a warning >&2; echo '{}'")
@@ -368,6 +375,7 @@ def test_standard_error_of_a_delegate(tmp_path: Path, ctx: FakeContext) -> None:
     assert ctx.lines == ["a warning"]
 
 
+@pytest.mark.row("contract", 60)
 @pytest.mark.parametrize("verb", VERBS[1:])
 def test_verbs_without_a_result_look_at_the_status_alone(tmp_path: Path, ctx: FakeContext, verb: str) -> None:
     """Whatever is printed, exit 0 is success."""
@@ -375,6 +383,7 @@ def test_verbs_without_a_result_look_at_the_status_alone(tmp_path: Path, ctx: Fa
     assert call(ctx, verb, request(tmp_path)) is None
 
 
+@pytest.mark.row("contract", 58)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_delegate_that_cannot_be_started(tmp_path: Path, ctx: FakeContext, verb: str) -> None:
     """The text has the path and the system's words."""
@@ -402,6 +411,7 @@ def died(stdout: str = "", stderr: str = "", status: int = 1) -> tuple[int, str,
     return error.code, error.msg, error.details
 
 
+@pytest.mark.row("contract", 57)
 @pytest.mark.parametrize(
     ("stdout", "error"),
     [
@@ -420,6 +430,7 @@ def test_the_error_that_a_delegate_prints(stdout: str, error: tuple[int, str, st
     assert died(stdout, "noise", -9) == error
 
 
+@pytest.mark.row("contract", 58)
 @pytest.mark.parametrize(
     ("stdout", "quoted"),
     [
@@ -452,6 +463,7 @@ def test_bytes_that_are_no_text() -> None:
     assert r'message "\xff\xfe": ' in error.msg
 
 
+@pytest.mark.row("contract", 58)
 @pytest.mark.parametrize(
     ("status", "stderr", "msg"),
     [
@@ -469,6 +481,7 @@ def test_a_delegate_that_dies_in_silence(status: int, stderr: str, msg: str) -> 
     assert details.startswith("/x/ipam")
 
 
+@pytest.mark.row("contract", 61)
 def test_an_answer() -> None:
     """A result without a version is of the config's, one with a version is of its own."""
     printed = json.dumps(RESULT).encode()

@@ -139,6 +139,7 @@ def test_closed_standard_input(mirror: Path) -> None:
     )
 
 
+@pytest.mark.row("contract", 90)
 def test_closed_standard_output(mirror: Path) -> None:
     """With standard output closed the answer vanishes; the exit status is as usual."""
     assert through_sh(mirror, ">&-").returncode == 0
@@ -150,6 +151,7 @@ def test_all_closed(mirror: Path) -> None:
     assert through_sh(mirror, "0<&- >&- 2>&-").returncode == 1
 
 
+@pytest.mark.row("contract", 90)
 def test_full_standard_output(mirror: Path) -> None:
     """An answer that cannot be written is a failure, told on standard error."""
     done = through_sh(mirror, ">/dev/full")
@@ -157,6 +159,7 @@ def test_full_standard_output(mirror: Path) -> None:
     assert done.stderr == b"Error writing to stdout: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.row("contract", 90)
 def test_nobody_reads_standard_output(mirror: Path) -> None:
     """Where nobody reads the answer any more SIGPIPE ends the process, as it does the reference."""
     read_end, write_end = os.pipe()
@@ -217,6 +220,7 @@ def test_huge_standard_input(mirror: Path) -> None:
     assert str(STDIN_LIMIT) in found["msg"]
 
 
+@pytest.mark.row("contract", 3)
 @pytest.mark.parametrize("verb", ["", "VERSION"])
 def test_standard_input_is_not_read(mirror: Path, verb: str) -> None:
     """Without a command and for VERSION standard input stays open and unread."""
@@ -231,6 +235,7 @@ def test_standard_input_is_not_read(mirror: Path, verb: str) -> None:
         assert process.stdin is not None
 
 
+@pytest.mark.row("contract", 1)
 def test_no_command(mirror: Path) -> None:
     """A bare call says on standard error what this is, and succeeds."""
     done = call(mirror, {}, b"")

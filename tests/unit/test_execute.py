@@ -131,6 +131,7 @@ def test_descendant_that_keeps_the_output_open(
     assert done.status == 0
 
 
+@pytest.mark.row("contract", 63)
 def test_busy_file_is_tried_again(script: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A file that somebody is still writing is tried six times; the last failure is reported."""
     tried: list[str] = []

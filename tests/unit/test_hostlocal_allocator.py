@@ -75,6 +75,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.row("plugins", *range(104, 116))
 @pytest.mark.parametrize(("subnets", "taken", "last", "expected"), TABLE)
 def test_the_references_table(
     subnets: tuple[str, ...], taken: tuple[str, ...], last: str, expected: str
@@ -83,6 +84,7 @@ def test_the_references_table(
     assert texts(ask(view(*taken, last=last), ranges(*subnets))) == [expected]
 
 
+@pytest.mark.row("plugins", 116, 120)
 @pytest.mark.parametrize("subnets", [("10.0.0.0/30",), SMALL, ("10.0.0.0/30", "10.0.1.0/30")])
 def test_a_full_set_says_who_holds_it(subnets: tuple[str, ...]) -> None:
     """Exhaustion has the reference's text; the details count the addresses and name the holders."""
@@ -99,6 +101,7 @@ def test_a_full_set_says_who_holds_it(subnets: tuple[str, ...]) -> None:
     assert occupancy(store, full)[0] == full.capacity
 
 
+@pytest.mark.row("plugins", 117)
 def test_released_addresses_wait_for_the_round() -> None:
     """An address that was freed comes back only after the others of its set."""
     store = view()
@@ -117,6 +120,7 @@ def test_every_set_gives_one_address() -> None:
     ]
 
 
+@pytest.mark.row("plugins", 100, 101)
 def test_requested_addresses_go_to_their_sets() -> None:
     """A requested address is given by the set that has it, in any order; other sets choose themselves."""
     sets = (ranges("10.0.0.0/24", "10.1.0.0/24"), ranges("fd00::/64"))
@@ -124,6 +128,7 @@ def test_requested_addresses_go_to_their_sets() -> None:
     assert texts(ask(view(), *sets, requested=("fd00::999",))) == ["10.0.0.2", "fd00::999"]
 
 
+@pytest.mark.row("plugins", 118)
 def test_a_requested_address_that_is_taken() -> None:
     """The text is the reference's, the details name the holder."""
     sets = span("192.168.1.0/29", "192.168.1.1", "192.168.1.6")
@@ -141,6 +146,7 @@ def test_a_requested_gateway() -> None:
     assert error.msg == "failed to allocate for range 0: requested ip 10.0.0.1 is subnet's gateway"
 
 
+@pytest.mark.row("plugins", 119)
 @pytest.mark.parametrize("requested", ["10.0.0.39", "10.0.0.51", "192.0.2.1", "fd00::1"])
 def test_a_requested_address_outside_of_the_range(requested: str) -> None:
     """An address that no set has fails, and this is known without a look at the store."""
@@ -150,6 +156,7 @@ def test_a_requested_address_outside_of_the_range(requested: str) -> None:
     assert error.msg == getattr(unplaced(Wanted(ME, (sets,), (IP.parse(requested),))), "msg", None)
 
 
+@pytest.mark.row("plugins", 102)
 def test_two_requested_addresses_of_one_set() -> None:
     """One address is given per set: the first is served, the others are named in order."""
     error = refusal(ask(view(), ranges("10.1.2.0/24"), requested=("10.1.2.88", "10.1.2.77", "10.1.2.66")))
@@ -237,6 +244,7 @@ def situations(draw: st.DrawFn) -> tuple[RangeSet, set[str], IP | None]:
     return sets, {str(IP(4, value)) for value in taken}, None if last is None else IP(4, last)
 
 
+@pytest.mark.row("plugins", 103, 121)
 @given(situations())
 def test_the_search_is_the_references_round(situation: tuple[RangeSet, set[str], IP | None]) -> None:
     """Against a walk over every address: after the last one, once around, gateways and taken ones skipped."""

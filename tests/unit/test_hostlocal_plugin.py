@@ -127,6 +127,7 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
+@pytest.mark.row("contract", 41, 42)
 @pytest.mark.parametrize("name", RECORDINGS)
 def test_the_recordings_are_reproduced(name: str, node: Node) -> None:
     """Every recorded step gives the recorded exit status, result or error text, and store."""
@@ -148,6 +149,7 @@ def test_the_recordings_are_reproduced(name: str, node: Node) -> None:
             assert store == step["state"]["store"], f"store after step {number}"
 
 
+@pytest.mark.row("plugins", 89, 91, 92)
 @pytest.mark.parametrize("version", SUPPORTED)
 def test_two_families(version: str, node: Node) -> None:
     """Two sets give two addresses in order; their files, and the marks of the round, are the reference's."""
@@ -171,6 +173,7 @@ def test_two_families(version: str, node: Node) -> None:
     assert sorted(node.store) == ["net/last_reserved_ip.0", "net/last_reserved_ip.1", "net/lock"]
 
 
+@pytest.mark.row("plugins", 90)
 def test_routes_and_dns_are_copied(node: Node) -> None:
     """Routes come back unchanged, defaults without gateway too; resolvConf becomes the DNS."""
     (node.root / "resolv.conf").write_text("nameserver 192.0.2.3\n")
@@ -218,6 +221,7 @@ def test_a_relative_folder_needs_a_directory(node: Node) -> None:
         assert error["msg"] == "open some/where: no such file or directory"
 
 
+@pytest.mark.row("plugins", 93)
 def test_networks_are_apart(node: Node) -> None:
     """One container on two networks has two folders; DEL on one leaves the other's reservation."""
     one, two = (node.config("10.0.0.0/24", name=name) for name in ("mynet0", "mynet1"))
@@ -230,6 +234,7 @@ def test_networks_are_apart(node: Node) -> None:
     assert "mynet1/10.0.0.2" not in node.store
 
 
+@pytest.mark.row("plugins", 94)
 def test_a_repeated_add_is_refused(node: Node) -> None:
     """The same attachment gets no second address; others go on; nothing of the first is lost."""
     config = node.config("10.0.0.0/24")
@@ -292,6 +297,7 @@ def test_mac_is_let_through(node: Node) -> None:
     assert node.error("ADD", "b", config, CNI_ARGS="MAK=x")["msg"] == 'ARGS: unknown args ["MAK=x"]'
 
 
+@pytest.mark.row("plugins", 96)
 def test_del_of_what_never_was(node: Node) -> None:
     """DEL of an unknown attachment, and on a folder that is not there, succeeds and creates nothing."""
     config = node.config("10.0.0.0/24", ipam={"dataDir": str(node.root / "none")})
@@ -325,6 +331,7 @@ def test_del_must_know_the_folder(node: Node) -> None:
     assert "ipam.dataDir" in node.error("DEL", "a", {"ipam": {"dataDir": 5}})["details"]
 
 
+@pytest.mark.row("plugins", 95)
 def test_legacy_reservations(node: Node) -> None:
     """Files with the bare id go with DEL if there is none of the present form, and count for CHECK."""
     config = node.config("10.0.0.0/24")
@@ -475,6 +482,7 @@ def test_add_to_an_unusable_folder(folder: str, node: Node) -> None:
     assert error["msg"].endswith(": not a directory")
 
 
+@pytest.mark.row("plugins", 130)
 def test_ranges_of_every_source(node: Node) -> None:
     """Sets come in the order capability, legacy subnet, ranges; legacy parts without subnet are ignored."""
     config = node.config(
@@ -486,6 +494,7 @@ def test_ranges_of_every_source(node: Node) -> None:
     assert node.addresses("b", node.config("10.4.0.0/24", ipam={"rangeStart": "10.2.0.9"})) == ["10.4.0.2/24"]
 
 
+@pytest.mark.row("plugins", 99, 101, 131)
 def test_requested_addresses_of_every_source_add_up(node: Node) -> None:
     """CNI_ARGS, args.cni.ips and runtimeConfig.ips add up, equal ones collapse, lengths are dropped."""
     config = node.config(

@@ -18,6 +18,7 @@ def make(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Rang
     return complete_range(CIDR.parse(subnet), *texts)
 
 
+@pytest.mark.row("plugins", 116, 122)
 @pytest.mark.parametrize(
     ("subnet", "start", "end", "gateway"),
     [
@@ -37,6 +38,7 @@ def test_defaults(subnet: str, start: str, end: str, gateway: str) -> None:
     assert str(made) == f"{start}-{end}"
 
 
+@pytest.mark.row("plugins", 126)
 def test_what_is_given_is_kept() -> None:
     """Explicit start, end and gateway stay as they are, also network and broadcast address."""
     made = make("192.0.2.0/24", "192.0.2.40", "192.0.2.50", "192.0.2.254")
@@ -44,6 +46,7 @@ def test_what_is_given_is_kept() -> None:
     assert str(make("192.0.2.0/24", "192.0.2.0", "192.0.2.255")) == "192.0.2.0-192.0.2.255"
 
 
+@pytest.mark.row("plugins", 123, 124, 125)
 @pytest.mark.parametrize(
     ("subnet", "start", "end", "msg"),
     [
@@ -78,6 +81,7 @@ def test_a_range_needs_a_subnet() -> None:
     assert "subnet" in caught.value.details
 
 
+@pytest.mark.row("plugins", 127)
 @pytest.mark.parametrize(
     ("ip", "inside"),
     [
@@ -107,6 +111,7 @@ OVERLAPS = [
 ]
 
 
+@pytest.mark.row("plugins", 128)
 @pytest.mark.parametrize(("one", "other", "overlap"), OVERLAPS)
 def test_overlap(one: tuple[str, ...], other: tuple[str, ...], overlap: bool) -> None:
     """Two ranges overlap if they share an address, whichever is asked."""
@@ -115,6 +120,7 @@ def test_overlap(one: tuple[str, ...], other: tuple[str, ...], overlap: bool) ->
     assert second.overlaps(first) is overlap
 
 
+@pytest.mark.row("plugins", 129, 132)
 def test_a_set_is_of_one_family_and_without_overlap() -> None:
     """An empty set, mixed families and overlapping ranges are refused with the reference's texts."""
     with pytest.raises(CNIError, match=r"^empty range set"):
@@ -127,6 +133,7 @@ def test_a_set_is_of_one_family_and_without_overlap() -> None:
         complete_set([make("10.0.0.0/24"), make("10.0.0.0/25")])
 
 
+@pytest.mark.row("plugins", 129)
 def test_a_set_finds_the_range_of_an_address() -> None:
     """`find` gives the range that has the address, None for others."""
     first, second = make("192.0.2.0/24", "", "192.0.2.9"), make("192.0.3.0/24")
@@ -137,6 +144,7 @@ def test_a_set_finds_the_range_of_an_address() -> None:
     assert str(both) == "192.0.2.1-192.0.2.9,192.0.3.1-192.0.3.254"
 
 
+@pytest.mark.row("plugins", 100, 129, 132)
 def test_sets_of_a_network() -> None:
     """Overlap between sets, and two of a family before 0.3.0, are refused; one of each family is not."""
     four, six = complete_set([make("10.0.0.0/24")]), complete_set([make("fd00::/64")])

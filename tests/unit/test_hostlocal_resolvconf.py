@@ -31,6 +31,7 @@ sortlist 192.0.2.0/24
 ;nameserver 192.0.2.7"""
 
 
+@pytest.mark.row("plugins", 133)
 def test_every_line_counts() -> None:
     """Lists add up over lines, of domains the last counts, comments and unknown keywords are skipped."""
     assert parse_resolv_conf(TEXT) == DNS(

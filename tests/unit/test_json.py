@@ -46,6 +46,7 @@ def test_layout_is_that_of_four_blanks(value: object, sort_keys: bool) -> None:
     ]
 
 
+@pytest.mark.row("contract", 39)
 def test_escapes_are_those_of_go() -> None:
     """HTML characters, the two line separators and control characters are escaped, nothing else."""
     text = "<>&\u2028\u2029\b\f\n\r\t\0\x1b\x7f/é\"\\'"
@@ -88,6 +89,7 @@ def test_an_unknown_type_is_a_type_error() -> None:
         dumps([{1}])
 
 
+@pytest.mark.row("contract", 24, 25)
 @pytest.mark.parametrize(
     "data",
     [
@@ -117,6 +119,7 @@ def test_what_is_no_json_is_a_value_error(data: bytes) -> None:
     assert str(caught.value)
 
 
+@pytest.mark.row("contract", 26)
 @pytest.mark.parametrize(
     ("text", "value"),
     [
@@ -137,6 +140,7 @@ def test_odd_values_that_go_accepts(text: bytes, value: object) -> None:
     assert loads(text) == value
 
 
+@pytest.mark.row("contract", 23)
 @pytest.mark.parametrize(
     ("text", "members"),
     [

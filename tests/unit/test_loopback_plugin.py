@@ -165,6 +165,7 @@ def test_only_the_first_address_of_each_family_is_told() -> None:
     assert [str(ip.address) for ip in describe(lo(True), has, NETNS).ips] == ["127.0.0.1/8", "::1/128"]
 
 
+@pytest.mark.row("contract", 51)
 def test_add_in_a_chain_prints_prev_result_as_it_is() -> None:
     """prevResult, in the config's version, with nothing of lo in it; lo is up."""
     previous = {"cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "mtu": 1450}], "unknown": 1}
@@ -255,6 +256,7 @@ def test_del_sets_lo_down_and_can_be_repeated() -> None:
         assert not sandbox.up
 
 
+@pytest.mark.row("contract", 31)
 def test_del_without_a_sandbox_succeeds() -> None:
     """An empty CNI_NETNS and a vanished one are fine."""
     assert call("DEL", FakeContext(None), CNI_NETNS="") == Reply()

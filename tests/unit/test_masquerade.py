@@ -38,6 +38,7 @@ def test_the_key_is_the_references(network: str, container_id: str, ifname: str,
     assert Masquerade(network, container_id, ifname).key == key
 
 
+@pytest.mark.row("plugins", 147)
 @pytest.mark.parametrize(
     ("network", "container_id", "chain"),
     [("test", "1234", "CNI-2bbe0c48b91a7d1b8a6753a8"), ("rfpnet", "c1", "CNI-6b3d6229eefc44ab0457f555")],
@@ -122,6 +123,7 @@ def test_set_up_replaces_what_an_earlier_attempt_left() -> None:
     assert ["add" in command for command in commands] == [False, False, True, True]
 
 
+@pytest.mark.row("plugins", 148)
 def test_removal_needs_no_addresses() -> None:
     """The key finds the rules; another interface of the container has another key."""
     other = POD.replace(ifname="net1")
@@ -137,6 +139,7 @@ def test_rules_without_comment_are_left_alone() -> None:
     assert masquerade_rules.stale_rules("goldnet", frozenset(), [foreign]) == []
 
 
+@pytest.mark.row("plugins", 148)
 def test_gc_keeps_the_valid_and_other_networks() -> None:
     """Stale is what begins with the network's digits and has no valid key, also where the comment is cut."""
     long = POD.replace(container_id="a" * 64)

@@ -13,6 +13,7 @@ from pycni import names
 from pycni.errors import CNIError
 
 
+@pytest.mark.row("contract", 13, 14)
 @pytest.mark.parametrize("text", ["a", "A", "0", "a.b-c_d", "a..b", "a" * 300, "0.", "a-"])
 def test_identifiers(text: str) -> None:
     """A letter or digit, then letters, digits, `_`, `.`, `-`, of any length."""
@@ -40,6 +41,7 @@ BAD = [
 ]
 
 
+@pytest.mark.row("contract", 13)
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_no_identifier_is_shown_in_the_details(text: str) -> None:
     """Container ids fail with code 4, network names with 7; a trailing line feed is no loophole."""
@@ -67,12 +69,14 @@ def test_a_missing_network_name_has_its_own_text() -> None:
     assert (caught.value.code, caught.value.msg) == (7, "missing network name")
 
 
+@pytest.mark.row("contract", 15, 17)
 @pytest.mark.parametrize("name", ["eth0", "lo", "...", "-x", "%d", "é" * 7, "\udcff", "x" * 15, "a.b@c"])
 def test_interface_names(name: str) -> None:
     """1 to 15 bytes of nearly anything, also what is not UTF-8."""
     names.check_interface_name(name)
 
 
+@pytest.mark.row("contract", 15, 17)
 @pytest.mark.parametrize(
     ("name", "msg", "details"),
     [
@@ -94,6 +98,7 @@ def test_bad_interface_names(name: str, msg: str, details: str) -> None:
     assert (caught.value.code, caught.value.msg, caught.value.details) == (4, msg, details)
 
 
+@pytest.mark.row("contract", 16)
 def test_white_space_is_unicode_white_space_of_go() -> None:
     """Exactly these code points are white space in an interface name; U+001C and U+200B are not."""
     white = {*range(0x09, 0x0E), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import itertools
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -80,6 +81,7 @@ def model(
     return None if int(low) > int(high) else (low, high, gateway or first)
 
 
+@pytest.mark.row("plugins", 122, 125)
 @some
 @given(wishes())
 def test_a_range_is_what_ipaddress_makes_of_it(
@@ -114,6 +116,7 @@ def test_membership_is_that_of_the_numbers(net: Network, data: st.DataObject) ->
     assert IP(10 - own.family, own.value) not in made or own.value >= 1 << 32
 
 
+@pytest.mark.row("plugins", 128)
 @some
 @given(networks(), networks(), st.booleans())
 def test_ranges_overlap_if_their_networks_do(one: Network, two: Network, nested: bool) -> None:
@@ -164,6 +167,7 @@ RESULTS = st.builds(
 )
 
 
+@pytest.mark.row("contract", 50)
 @some
 @given(RESULTS, st.lists(st.sampled_from(SUPPORTED), min_size=1, max_size=4))
 def test_every_step_of_a_way_through_versions_prints_what_reads_back(
@@ -192,6 +196,7 @@ def test_a_detour_on_the_way_down_changes_nothing(result: Result, versions: list
     assert convert(convert(start, middle), low) == direct
 
 
+@pytest.mark.row("contract", 50)
 @some
 @given(RESULTS, st.permutations(SUPPORTED).map(lambda versions: sorted(versions[:2])))
 def test_the_way_up_and_down_again_loses_nothing(result: Result, versions: list[str]) -> None:

@@ -35,6 +35,7 @@ def parse(verb: str = "ADD", stdin: bytes = CONFIG, **env: str) -> Request:
 MISSING = "required env variables [{}] missing"
 
 
+@pytest.mark.row("contract", 5, 6, 7)
 @pytest.mark.parametrize(
     ("verb", "missing"),
     [
@@ -61,6 +62,7 @@ def test_each_variable_alone_is_missed_by_add(name: str) -> None:
     assert refused({**env, "CNI_COMMAND": "ADD"}).msg == MISSING.format(name)
 
 
+@pytest.mark.row("contract", 8, 9)
 @pytest.mark.parametrize(
     ("env", "msg", "details"),
     [
@@ -89,6 +91,7 @@ def test_a_bad_value_is_reported_before_missing_ones(
     assert (error.code, error.msg, error.details) == (4, msg, details)
 
 
+@pytest.mark.row("contract", 10)
 @pytest.mark.parametrize("verb", ["GC", "STATUS"])
 def test_verbs_without_attachment_do_not_look_at_one(verb: str) -> None:
     """GC and STATUS accept any id and interface name, and do not hand them on."""
@@ -97,6 +100,7 @@ def test_verbs_without_attachment_do_not_look_at_one(verb: str) -> None:
     assert request.path == "/opt/cni/bin"
 
 
+@pytest.mark.row("contract", 12)
 @pytest.mark.parametrize("verb", ["add", "ADD ", "FOO", "VERSION2"])
 def test_an_unknown_command_is_reported_after_the_config(verb: str) -> None:
     """Nothing is required of it but a good config; then code 4 with its name, before its version is read."""
@@ -110,6 +114,7 @@ def test_an_unknown_command_is_reported_after_the_config(verb: str) -> None:
 P = "error unmarshall network config: "
 
 
+@pytest.mark.row("contract", 19, 20, 21, 24, 25)
 @pytest.mark.parametrize(
     ("stdin", "code", "msg"),
     [
@@ -185,6 +190,7 @@ def test_good_standard_input(stdin: bytes, name: str) -> None:
     assert request.stdin == stdin
 
 
+@pytest.mark.row("contract", 22)
 @pytest.mark.parametrize("version", ["", "null", '""'])
 def test_no_version_means_the_oldest(version: str) -> None:
     """An absent, empty or null cniVersion is 0.1.0."""
@@ -215,11 +221,13 @@ def test_a_request_carries_everything_of_the_call() -> None:
     assert request.members().string("type") == "x"
 
 
+@pytest.mark.row("contract", 6)
 def test_del_needs_no_namespace() -> None:
     """DEL with an empty or unset CNI_NETNS is a request."""
     assert parse("DEL", CNI_NETNS="").netns == ""
 
 
+@pytest.mark.row("contract", 30)
 @pytest.mark.parametrize(
     ("value", "allowed"),
     [
@@ -236,6 +244,7 @@ def config(**members: object) -> bytes:
     return json.dumps({"cniVersion": "1.1.0", "name": "n", **members}).encode()
 
 
+@pytest.mark.row("contract", 53)
 def test_prev_result_is_none_empty_or_a_result() -> None:
     """Absent and null are none; an empty object is an empty result, which is something else."""
     assert parse(stdin=config()).prev_result() is None
@@ -245,6 +254,7 @@ def test_prev_result_is_none_empty_or_a_result() -> None:
     assert result == Result(interfaces=(Interface("a"),), cni_version="1.1.0")
 
 
+@pytest.mark.row("contract", 53)
 @pytest.mark.parametrize("value", [[], "x", 5, True])
 def test_prev_result_must_be_an_object(value: object) -> None:
     """Any other type is code 999, named as prevResult."""

@@ -42,6 +42,7 @@ def printed(result: Result, version: str) -> dict[str, Any]:
 # Which version a result is read as
 
 
+@pytest.mark.row("contract", 61)
 @pytest.mark.parametrize(
     ("data", "default", "version"),
     [
@@ -61,6 +62,7 @@ def test_a_delegate_result_has_its_own_version_or_the_config_s(
     assert parse_result(data, default) == Result(cni_version=version)
 
 
+@pytest.mark.row("contract", 61)
 @pytest.mark.parametrize("version", ["0.5.0", "7.0.0", "1.0", "x"])
 def test_an_unknown_version_is_refused(version: str) -> None:
     """A result or a config of a version that nobody defined."""
@@ -89,6 +91,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.row("contract", 52)
 @pytest.mark.parametrize("config", SUPPORTED)
 @pytest.mark.parametrize("own", [*SUPPORTED, "9.9.9"])
 def test_prev_result_may_have_another_number_of_its_family_only(config: str, own: str) -> None:
@@ -105,6 +108,7 @@ def test_prev_result_may_have_another_number_of_its_family_only(config: str, own
     )
 
 
+@pytest.mark.row("contract", 51)
 @pytest.mark.parametrize("config", SUPPORTED)
 def test_prev_result_without_a_number_has_the_config_s(config: str) -> None:
     """Absent, null and empty are the same (the reference refuses an empty one from 0.3.0 on)."""
@@ -177,6 +181,7 @@ def test_nothing_is_validated_that_the_reference_does_not_validate() -> None:
     assert result.ips[0].interface == -7
 
 
+@pytest.mark.row("contract", 45)
 def test_older_versions_do_not_know_newer_members() -> None:
     """0.3.0 to 0.4.0 drop an interface's mtu, socketPath and pciID; from 1.0.0 on a label is unknown."""
     interface = {"name": "a", "mtu": 1, "socketPath": "s", "pciID": "p"}
@@ -305,6 +310,7 @@ def test_conversion_to_an_unknown_version_is_refused() -> None:
         convert(FULL.replace(cni_version="7.0.0"), "1.1.0")
 
 
+@pytest.mark.row("contract", 47)
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
 def test_the_oldest_versions_need_an_address(version: str) -> None:
     """Code 999, and the details say which versions do without."""
@@ -317,6 +323,7 @@ def test_the_oldest_versions_need_an_address(version: str) -> None:
 # Printing
 
 
+@pytest.mark.row("contract", 43)
 def test_layout() -> None:
     """Four blanks a level, one member a line, sorted keys from 1.0.0 on, no line feed at the end."""
     assert print_result(Result(interfaces=(Interface("<lo>", sandbox="/x"),)), "1.1.0").decode() == (
@@ -325,6 +332,7 @@ def test_layout() -> None:
     )
 
 
+@pytest.mark.row("contract", 44)
 def test_zero_is_a_value_for_index_table_and_scope_only() -> None:
     """`interface`, `table` and `scope` print 0 and are absent as None; mtu, advmss, priority 0 are absent."""
     zero = Result(
@@ -379,6 +387,7 @@ RESULTS = st.builds(
 )
 
 
+@pytest.mark.row("contract", 50)
 @given(RESULTS, st.sampled_from(SUPPORTED))
 def test_what_a_version_prints_it_reads_again(result: Result, version: str) -> None:
     """Reading a printed result gives the converted one, and converting once more changes nothing."""

@@ -117,6 +117,7 @@ def error_of(reply: Reply) -> dict[str, Any]:
 # Without a plugin's work
 
 
+@pytest.mark.row("contract", 1)
 @pytest.mark.parametrize("env", [{}, {"CNI_COMMAND": ""}, {"CNI_CONTAINERID": "///", "CNI_NETNS": "x"}])
 def test_without_a_command_two_lines_on_stderr_tell_what_this_is(env: dict[str, str]) -> None:
     """Exit status 0, nothing on stdout, standard input not looked at."""
@@ -131,6 +132,7 @@ def test_without_a_command_two_lines_on_stderr_tell_what_this_is(env: dict[str, 
     assert plugin.requests == []
 
 
+@pytest.mark.row("contract", 2, 4)
 @pytest.mark.parametrize("name", ["bridge", "host-local", "loopback"])
 def test_version_is_answered_in_the_reference_bytes(name: str) -> None:
     """VERSION and the bare call give the recorded stdout and status, whatever else is set."""
@@ -179,6 +181,7 @@ def test_other_verbs_print_nothing(verb: str) -> None:
     assert (request.verb, request.network) == (verb, "net1")
 
 
+@pytest.mark.row("contract", 37)
 @pytest.mark.parametrize("verb", ["GC", "STATUS"])
 def test_a_verb_that_the_plugin_lacks_succeeds_behind_the_gates(verb: str) -> None:
     """No method, no effect: exit status 0 and no output; but the config's version must have the verb."""
@@ -219,6 +222,7 @@ class Odd(Exception):
         return "bad \udcff text\n<second line>"
 
 
+@pytest.mark.row("contract", 40)
 @pytest.mark.parametrize(
     ("exception", "code", "msg"),
     [
@@ -254,6 +258,7 @@ def test_cancellation_is_no_error_of_the_plugin(exception: BaseException) -> Non
         serve(Fake(error=exception), "ADD")
 
 
+@pytest.mark.row("contract", 38)
 def test_layout_of_errors() -> None:
     """Members code, msg, details in this order, four blanks, no line feed; details are left out if empty."""
     assert error_reply(CNIError("missing network name", code=7)) == Reply(
@@ -264,6 +269,7 @@ def test_layout_of_errors() -> None:
     )
 
 
+@pytest.mark.row("contract", 18)
 def test_bad_names_are_shown_as_valid_json() -> None:
     """An id that is not UTF-8 appears with the replacement character."""
     reply = serve(Fake(), "ADD", CNI_CONTAINERID="a\udcffb")
@@ -281,6 +287,7 @@ def test_an_unreadable_standard_input_is_reported_after_the_environment() -> Non
 # The guard, the order of requests, and what is left over
 
 
+@pytest.mark.row("contract", 29)
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_the_own_namespace_is_refused_before_anything_is_done(verb: str) -> None:
     """Code 8; the plugin is not called, nobody is made to wait."""
@@ -291,6 +298,7 @@ def test_the_own_namespace_is_refused_before_anything_is_done(verb: str) -> None
     assert ctx.events == []
 
 
+@pytest.mark.row("contract", 29, 30)
 def test_the_guard_is_for_add_and_del_and_can_be_switched_off() -> None:
     """CHECK passes; CNI_NETNS_OVERRIDE lets ADD and DEL pass."""
     assert serve(Fake(), "CHECK", ctx=FakeContext(own=True)).status == 0
@@ -337,6 +345,7 @@ def test_leftovers_concern_add_only(verb: str) -> None:
     assert ctx.events == [f"hold {verb}", verb]
 
 
+@pytest.mark.row("plugins", 44)
 def test_an_add_whose_result_cannot_be_printed_is_undone() -> None:
     """A layer 2 network under 0.2.0: code 999, and a shielded DEL leaves nothing behind."""
     plugin, ctx = Fake(Result(interfaces=(Interface("eth0"),))), FakeContext()

@@ -19,6 +19,7 @@ def _entry(handle: int, ref: str) -> dict[str, Any]:
     return {"chain": "PREROUTING", "handle": handle, "comment": f"macspoofchk-{ref}", "expr": []}
 
 
+@pytest.mark.row("plugins", 149)
 def test_rules_are_those_recorded_from_the_reference() -> None:
     """Chains, rules, comments and their order, as the reference's first ADD left them."""
     recorded = load("features/macspoofchk-two-pods-fixed-mac")["steps"][0]["state"]["nft"]
@@ -61,6 +62,7 @@ def test_both_chains_are_emptied_before_either_is_deleted() -> None:
     assert [next(iter(command)) for command in commands] == ["flush", "flush", "delete", "delete"]
 
 
+@pytest.mark.row("plugins", 149)
 @pytest.mark.parametrize(
     ("work", "text"),
     [

@@ -35,6 +35,7 @@ def test_versions_are_up_to_three_numbers(text: str, numbers: tuple[int, int, in
     assert parse_version(text) == numbers
 
 
+@pytest.mark.row("contract", 36)
 @pytest.mark.parametrize(
     ("text", "msg"),
     [
@@ -80,6 +81,7 @@ def test_add_and_del_exist_in_every_version(verb: str, version: str) -> None:
     assert refusal(verb, version) == (0, "")
 
 
+@pytest.mark.row("contract", 32)
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 @pytest.mark.parametrize(
     "version", ["1.0", "01.0.0", "v1.0.0", " 1.0.0", "0.4.1", "9.9.9", "abc", "", "1.2.3.4", "1.1.0\n"]
@@ -92,6 +94,7 @@ def test_support_is_equality_of_text(verb: str, version: str) -> None:
     assert caught.value.details == f'config is "{version}", plugin supports {ALL}'
 
 
+@pytest.mark.row("contract", 33, 34)
 @pytest.mark.parametrize(("verb", "floor"), [("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")])
 @pytest.mark.parametrize("version", SUPPORTED)
 def test_verbs_have_a_first_version(verb: str, floor: str, version: str) -> None:
@@ -100,6 +103,7 @@ def test_verbs_have_a_first_version(verb: str, floor: str, version: str) -> None
     assert refusal(verb, version) == ((0, "") if allowed else (1, f"config version does not allow {verb}"))
 
 
+@pytest.mark.row("contract", 35, 36)
 @pytest.mark.parametrize(
     ("verb", "version", "code", "msg"),
     [

@@ -129,6 +129,7 @@ def refusal(**config: Any) -> CNIError:
     return caught.value
 
 
+@pytest.mark.row("plugins", 24, 25, 26, 27)
 @pytest.mark.parametrize(
     ("trunk", "vlans"),
     [
@@ -153,6 +154,7 @@ def test_a_trunk_is_a_sorted_set(trunk: Any, vlans: tuple[int, ...] | None) -> N
     assert config.joins_vlans == bool(vlans)
 
 
+@pytest.mark.row("plugins", 28, 29, 30, 31, 32, 33, 34, 35, 36)
 @pytest.mark.parametrize(
     ("item", "msg", "key"),
     [
@@ -198,6 +200,7 @@ def test_a_wrong_type_is_refused(config: dict[str, Any]) -> None:
     assert next(iter(config)) in error.details
 
 
+@pytest.mark.row("plugins", 83, 84, 85, 86, 87, 88)
 @pytest.mark.parametrize("vlan", [-100, -1, 4095, 5000])
 def test_a_vlan_that_is_none(vlan: int) -> None:
     """VLAN ids go from 1 to 4094, and 0 is none."""
@@ -239,6 +242,7 @@ def test_a_gateway_name_that_is_too_long(bridge: str, vlan: int, fits: bool) -> 
 # --- VLAN sets ---
 
 
+@pytest.mark.row("plugins", 17)
 @pytest.mark.parametrize(
     ("access", "trunk", "members"),
     [

@@ -86,7 +86,7 @@ SEVERAL: dict[str, Case] = {
         (
             add(bridge(V4, **GATEWAY, ipMasq=True)),
             add(bridge(V4, **GATEWAY, ipMasq=True), ifname="net1"),
-            delete(bridge(V4, **GATEWAY, ipMasq=True), netns="", prev=True),
+            delete(bridge(V4, **GATEWAY, ipMasq=True), prev=True),
             delete(bridge(V4, **GATEWAY, ipMasq=True), ifname="net1", prev=True),
         )
     ),

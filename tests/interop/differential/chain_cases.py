@@ -142,7 +142,7 @@ CASES: dict[str, Case] = {
                     )
                 ),
             ),
-            OLD_AND_NEW,
+            ("1.0.0", "1.1.0"),
         )
         for name, (before, plugin, config) in FOREIGN.items()
     },

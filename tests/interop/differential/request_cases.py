@@ -7,6 +7,8 @@ from typing import Any
 from differential.case import Call, Case, add, bridge, call, check, delete, ipam
 
 PLUGINS = ("bridge", "host-local", "loopback")
+# What one plugin says to all of these, the others say too: the reference has one library for them.
+SPELLINGS = ("stdin: ", "container id ", "interface name ")
 NOWHERE: dict[str, str | None] = dict.fromkeys(
     ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_PATH"), None
 )
@@ -97,6 +99,8 @@ def _cases() -> dict[str, Case]:
     cases = {}
     for plugin in PLUGINS:
         for title, each in (_variables(plugin) | _stdin(plugin)).items():
+            if plugin != "bridge" and title.startswith(SPELLINGS):
+                continue
             step = Call(**{**vars(each), "plugin": plugin})
             cases[f"{plugin}, {title}"] = Case((step,))
         cases[f"{plugin}, VERSION"] = Case(
