@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 STORM_ARGS ?=
 
-.PHONY: help demo test test-unit test-vlan test-native test-all storm fuzz conformance lint bench clean packages
+.PHONY: help demo test test-interop test-others test-unit test-vlan test-native test-all storm fuzz conformance lint bench clean packages
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,9 +22,20 @@ help: ## this list
 demo: $(READY) ## two pods on a node of their own: addresses, pings, check, and away without a trace
 	@$(PY) demo/run.py
 
+# Two halves at the same time, each in namespaces of its own: the machine has two processors.
 test: $(READY) lint ## lint and all tests (root; in namespaces of their own)
+ifeq ($(PYTEST_ARGS),)
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-interop test-others
+else
 	$(CONTAIN) $(PY) -m pytest $(PYTEST_ARGS)
-	@$(if $(PYTEST_ARGS),,$(MAKE) --no-print-directory test-vlan)
+endif
+
+test-interop: $(READY) ## beside the reference plugins
+	$(CONTAIN) $(PY) -m pytest -q tests/interop
+
+test-others: $(READY) ## all other tests, and those of VLANs in a guest
+	$(CONTAIN) $(PY) -m pytest -q --ignore tests/interop
+	@$(MAKE) --no-print-directory test-vlan
 
 # Whether or not the machine's own kernel filters VLANs: one guest for all of these tests.
 test-vlan: $(READY) ## the tests of VLANs, in a guest kernel that filters them

@@ -31,7 +31,8 @@ class Contestant:
     bin_dir: Path
     node: Path
     pods: tuple[Path, ...]
-    masquerade: bool = False
+    masquerade: str = ""
+    dual: bool = False
 
     def call(self, plugin: str, verb: str, pod: Path | None = None) -> Call:
         """The request that a runtime would send for this pod."""
@@ -46,14 +47,19 @@ class Contestant:
         common: dict[str, object] = {"cniVersion": "1.0.0", "name": f"bench-{self.name}", "type": plugin}
         if plugin != "bridge":
             return common
-        ranges = [[{"subnet": "10.90.0.0/16"}], [{"subnet": "fd00:10:90::/64"}]]
+        masquerade = {"ipMasq": True, "ipMasqBackend": self.masquerade} if self.masquerade else {}
         return {
             **common,
             "bridge": "bench0",
             "isDefaultGateway": True,
-            "ipMasq": self.masquerade,
-            "ipam": {"type": "host-local", "ranges": ranges},
+            **masquerade,
+            "ipam": {"type": "host-local", "ranges": self.ranges()},
         }
+
+    def ranges(self) -> list[list[dict[str, str]]]:
+        """The range sets: one address of each for a pod."""
+        sets = [[{"subnet": "10.90.0.0/16"}]]
+        return [*sets, [{"subnet": "fd00:10:90::/64"}]] if self.dual else sets
 
     def verify_empty(self) -> None:
         """Raises RuntimeError if a link of a pod or a reservation is left on the node."""
@@ -70,7 +76,13 @@ class Contestant:
 
 @contextmanager
 def contestant(
-    name: str, bin_dir: Path, pods: int, *, agent_dir: Path | None = None, masquerade: bool = False
+    name: str,
+    bin_dir: Path,
+    pods: int,
+    *,
+    agent_dir: Path | None = None,
+    masquerade: str = "",
+    dual: bool = False,
 ) -> Iterator[Contestant]:
     """A contestant with its namespaces, and with an agent on its node where `agent_dir` is given."""
     with ExitStack() as stack:
@@ -80,7 +92,7 @@ def contestant(
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         if agent_dir is not None:
             stack.enter_context(_agent(agent_dir))
-        yield Contestant(name, bin_dir, node, made, masquerade)
+        yield Contestant(name, bin_dir, node, made, masquerade, dual)
 
 
 def _pinned(stack: ExitStack, name: str) -> Path:
@@ -89,9 +101,10 @@ def _pinned(stack: ExitStack, name: str) -> Path:
     return path
 
 
-def install_launchers(bin_dir: Path, run_dir: Path) -> None:
-    """Write this checkout's launchers; raises CalledProcessError if that fails."""
+def install_launchers(bin_dir: Path, run_dir: Path, launcher: str) -> None:
+    """Write this checkout's launchers of one kind; raises CalledProcessError if that fails."""
     command = [*_pycni(), "install", "--bin-dir", str(bin_dir), "--run-dir", str(run_dir)]
+    command += ["--launcher", launcher]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 

@@ -23,6 +23,8 @@ from starter import Call, Finished, run, run_many
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 WORK = Path("/run/pycni")  # in memory, and gone with the mount namespace
+OURS = {"native": ("native", True), "agent": ("python", True), "alone": ("python", False)}
+"""Name → kind of launcher, and whether an agent is on the node."""
 PAUSE_SECONDS = 0.01
 """Between two calls, so that what a call leaves to the kernel's workers is not charged to the next one."""
 
@@ -42,11 +44,21 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--at-once", type=int, default=10, help="calls at the same time in a burst (default 10)"
     )
-    parser.add_argument("--masq", action="store_true", help="switch ipMasq on, for all")
+    parser.add_argument(
+        "--masq",
+        choices=("iptables", "nftables"),
+        default="",
+        help="switch ipMasq on for all, ours with this backend (Debian's reference has iptables only)",
+    )
+    parser.add_argument(
+        "--dual",
+        action="store_true",
+        help="IPv6 beside IPv4 (the reference then waits for DAD)",
+    )
     parser.add_argument(
         "--only",
-        default="agent,alone",
-        help="which of ours: agent, alone or both with a comma (default both)",
+        default=",".join(OURS),
+        help=f"which of ours, with commas (default {','.join(OURS)})",
     )
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=DIR", help="one more folder of executables"
@@ -59,8 +71,8 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="exit status 1 if a goal is missed")
     options = parser.parse_args(argv)
     options.only = [name for name in options.only.split(",") if name]
-    if unknown := set(options.only) - {"agent", "alone"}:
-        parser.error(f"--only knows agent and alone, not {', '.join(sorted(unknown))}")
+    if unknown := set(options.only) - set(OURS):
+        parser.error(f"--only knows {', '.join(OURS)}, not {', '.join(sorted(unknown))}")
     if any("=" not in also for also in options.also):
         parser.error("--also wants NAME=DIR")
     if min(options.rounds, options.pods, options.at_once) < 1 or options.bursts < 0:
@@ -75,14 +87,22 @@ def line_up(stack: ExitStack, options: argparse.Namespace, reference: Path) -> l
         run_dir = WORK / name
         bin_dir = run_dir / "bin"
         bin_dir.mkdir(parents=True)
-        install_launchers(bin_dir, run_dir)
-        folders[name] = (bin_dir, run_dir if name == "agent" else None)
+        launcher, with_agent = OURS[name]
+        install_launchers(bin_dir, run_dir, launcher)
+        folders[name] = (bin_dir, run_dir if with_agent else None)
     folders |= {
         name: (Path(folder), None) for name, _, folder in (also.partition("=") for also in options.also)
     }
     return [
         stack.enter_context(
-            contestant(name, bin_dir, options.pods, agent_dir=agent_dir, masquerade=options.masq)
+            contestant(
+                name,
+                bin_dir,
+                options.pods,
+                agent_dir=agent_dir,
+                masquerade=options.masq and (options.masq if name in OURS else "iptables"),
+                dual=options.dual,
+            )
         )
         for name, (bin_dir, agent_dir) in folders.items()
     ]
@@ -103,13 +123,13 @@ def one(who: Contestant, call: Call) -> Finished:
 def warm_up(contestants: Sequence[Contestant]) -> None:
     """One attachment each, unmeasured: bridge made, files in the page cache, modules loaded.
 
-    Raises RuntimeError unless the result has an address of each family and DEL leaves nothing.
+    Raises RuntimeError unless the result has as many addresses as range sets and DEL leaves nothing.
     """
     for who in contestants:
         pod = who.pods[0]
         result = json.loads(one(who, who.call("bridge", "ADD", pod)).stdout)
-        if len(result["ips"]) != 2:
-            raise RuntimeError(f"{who.name}: expected two addresses, got {result}")
+        if len(result["ips"]) != len(who.ranges()):
+            raise RuntimeError(f"{who.name}: expected {len(who.ranges())} addresses, got {result}")
         one(who, who.call("bridge", "DEL", pod))
         who.verify_empty()
 
@@ -196,7 +216,8 @@ def main() -> int:
         print(text, file=sys.stderr, flush=True)
 
     facts = machine_facts(reference)
-    facts["ipMasq"] = options.masq
+    facts["addresses"] = "IPv4 and IPv6" if options.dual else "IPv4"
+    facts["ipMasq"] = options.masq or "off"
     cover_state()
     facts |= floors(max(options.rounds, 10))
     rows = measure(options, reference, say).rows()

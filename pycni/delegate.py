@@ -178,6 +178,16 @@ class Delegates:
         """`looped`: whether an event loop runs here, so that any plugin may be called in process."""
         self._ctx = ctx
         self._looped = looped
+        self._found: dict[str, tuple[str, SupportsPlugin | None]] = {}
+
+    async def needs_link(self, request: Request, plugin: str) -> bool:
+        """Whether the delegate may look at the pod's interface, which must then be there before its ADD.
+
+        Of a foreign executable nobody can tell (dhcp does); ours say so (`pycni.skel.Plugin.needs_link`).
+        Raises CNIError (999) if there is no such plugin.
+        """
+        _, own = await self._find(request, plugin)
+        return own is None or bool(getattr(own, "needs_link", True))
 
     async def add(self, request: Request, plugin: str) -> Result:
         """ADD of the plugin named `plugin`; its CNIError passes through with its own code."""
@@ -203,10 +213,9 @@ class Delegates:
 
     async def _call(self, request: Request, plugin: str, verb: str) -> Result | None:
         ctx = self._ctx
-        path, launcher = await ctx.run(_look_up, plugin, request.path, ctx.caller.cwd)
+        path, own = await self._find(request, plugin)
         env = {**request.env, "CNI_COMMAND": verb}
-        own = load_plugin(launcher.ref) if launcher is not None else None
-        if own is not None and (self._looped or getattr(own, "loopless", False)):
+        if own is not None:
             return await self._call_in_process(own, request.replace(verb=verb, env=env))
         completed = await ctx.execute(path, env, request.stdin)
         if completed.status != 0 or completed.failure:
@@ -214,6 +223,15 @@ class Delegates:
         if completed.stderr:
             ctx.log(completed.stderr.decode("utf-8", "replace").rstrip("\n"))
         return success(completed, request.cni_version) if verb == "ADD" else None
+
+    async def _find(self, request: Request, plugin: str) -> tuple[str, SupportsPlugin | None]:
+        """The executable, and the plugin object if it can be called in process instead."""
+        if plugin not in self._found:
+            path, launcher = await self._ctx.run(_look_up, plugin, request.path, self._ctx.caller.cwd)
+            own = load_plugin(launcher.ref) if launcher is not None else None
+            callable_here = own is not None and (self._looped or getattr(own, "loopless", False))
+            self._found[plugin] = path, own if callable_here else None
+        return self._found[plugin]
 
     async def _call_in_process(self, plugin: SupportsPlugin, request: Request) -> Result | None:
         from pycni.skel import call

@@ -37,12 +37,14 @@ class Plugin:
     """A convenient base: the facts that the skeleton asks for, with their usual values.
 
     `loopless` promises that every await of this plugin ends in `ctx` (no anyio, no asyncio), so that a
-    one-shot process need not start an event loop for it.
+    one-shot process need not start an event loop for it. An IPAM plugin that gives addresses without looking
+    at the pod's interface sets `needs_link` to False: it is then asked before anything is made.
     """
 
     name: str
     supported: tuple[str, ...] = SUPPORTED
     loopless: bool = False
+    needs_link: bool = True
 
 
 class Reply(Record):

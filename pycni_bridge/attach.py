@@ -1,8 +1,8 @@
 """ADD: make the attachment, or leave nothing of it.
 
 The decisions are in `plan` and `steps`; here is the order of effects, each with its inverse. What can be
-refused is refused before the first effect, and the IPAM is asked before the kernel: a full range must not
-cost a link.
+refused is refused before the first effect. An IPAM that does not need the pod's link is asked before there is
+one: a full range must not cost a link. In any case the address is given back last.
 """
 
 from __future__ import annotations
@@ -50,12 +50,16 @@ async def attach(request: Request, ctx: Context) -> Result:
     config = parse_config(request)
     item = Attachment(request, ctx, config, await open_sandbox(request, ctx))
     bridge = await _look_around(item)
+    ipam = Ipam(item)
+    link_first = await ipam.needs_link()
     async with Transaction(ctx) as done:
-        result = await _addresses(item, done)
+        done.undo(ipam.give_back)
+        wiring = await make_wiring(item, done, bridge) if link_first else None
+        result = await ipam.ask()
         if not result.ips:
             print_result(result, request.cni_version)  # refuses what an old version cannot carry
         wanted = gateway_addresses(config, result)
-        wiring = await make_wiring(item, done, bridge)
+        wiring = wiring or await make_wiring(item, done, bridge)
         gateways = Gateways(item, wiring, wanted)
         changes = await gateways.plan()
         if config.joins_vlans:
@@ -92,13 +96,30 @@ def _there(answer: Answer, name: str) -> Link | None:
     return answer.links[0] if answer.links else None
 
 
-async def _addresses(item: Attachment, done: Transaction) -> Result:
-    config, delegate = item.config, item.ctx.delegate
-    if not config.ipam_type:
-        return layer2_result(config)
-    # A delegate whose ADD fails is told DEL as well (spec 1.1.0, section 4), hence before the call.
-    done.undo(lambda: delegate.delete(item.request, config.ipam_type))
-    return attachment_result(config, await delegate.add(item.request, config.ipam_type))
+class Ipam:
+    """The IPAM delegate of one ADD, or none for layer 2."""
+
+    def __init__(self, item: Attachment) -> None:
+        self._item = item
+        self._asked = False
+
+    async def needs_link(self) -> bool:
+        """Whether the pod's interface must be there first. Raises CNIError (999) if there is no such IPAM."""
+        item, ipam_type = self._item, self._item.config.ipam_type
+        return bool(ipam_type) and await item.ctx.delegate.needs_link(item.request, ipam_type)
+
+    async def ask(self) -> Result:
+        """The attachment's result, without interfaces; raises the delegate's CNIError."""
+        item, config = self._item, self._item.config
+        if not config.ipam_type:
+            return layer2_result(config)
+        self._asked = True
+        return attachment_result(config, await item.ctx.delegate.add(item.request, config.ipam_type))
+
+    async def give_back(self) -> None:
+        """A delegate whose ADD failed is told DEL as well (spec 1.1.0, section 4)."""
+        if self._asked:
+            await self._item.ctx.delegate.delete(self._item.request, self._item.config.ipam_type)
 
 
 async def _set_up_pod(

@@ -37,6 +37,7 @@ class HostLocal(Plugin):
 
     name = "host-local"
     loopless = True
+    needs_link = False
 
     async def add(self, request: Request, ctx: Context) -> Result:
         """One address of each set, all or none; raises CNIError (999, or 11 for a lock that is held)."""

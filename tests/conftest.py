@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -38,6 +39,10 @@ LAUNCHER = os.environ.get("PYCNI_TEST_LAUNCHER", "python")
 ABOUT_KINDS = ("test_install.py", "test_native")
 ABOUT_PYTHON = ("test_tests_run_the_interpreter_they_mean",)
 """Files of tests that choose the kind themselves, and tests of the text that starts Python."""
+# How long an example takes says how busy the machine is, and nothing about the code.
+hypothesis.settings.register_profile("pycni", deadline=None)
+hypothesis.settings.load_profile("pycni")
+
 _numbers = itertools.count()
 _node: list[PrivateNode] = []
 

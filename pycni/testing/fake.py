@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from pycni.kernel.namespace import Setting
     from pycni.request import Request
     from pycni.skel import Reply, SupportsPlugin
-    from pycni.types import Result
 
     T = TypeVar("T")
     Ts = TypeVarTuple("Ts")
@@ -78,12 +77,11 @@ class FakeDelegates(Delegates):
         super().__init__(ctx, looped=False)
         self._plugins = plugins
 
-    async def _call(self, request: Request, plugin: str, verb: str) -> Result | None:
+    async def _find(self, request: Request, plugin: str) -> tuple[str, SupportsPlugin | None]:
         own = self._plugins.get(plugin)
         if own is None:
             raise CNIError(f'failed to find plugin "{plugin}" in path [{request.path}]')
-        env = {**request.env, "CNI_COMMAND": verb}
-        return await self._call_in_process(own, request.replace(verb=verb, env=env))
+        return plugin, own
 
 
 class FakeContext(Context):

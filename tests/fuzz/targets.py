@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from pycni.context import Context
     from pycni.request import Request
-    from pycni.skel import Reply
+    from pycni.skel import Reply, SupportsPlugin
 
 SECONDS = 20
 """Of the processor's time; a request that takes more hangs."""
@@ -126,10 +126,10 @@ class Store:
 class ForeignDelegates(FakeDelegates):
     """Besides those by name, one called "foreign" that is executed."""
 
-    async def _call(self, request: Request, plugin: str, verb: str) -> Result | None:
+    async def _find(self, request: Request, plugin: str) -> tuple[str, SupportsPlugin | None]:
         if plugin == "foreign":
-            return await Delegates._call(self, request, plugin, verb)
-        return await super()._call(request, plugin, verb)
+            return await Delegates._find(self, request, plugin)
+        return await super()._find(request, plugin)
 
 
 class World:
