@@ -133,7 +133,7 @@ static int receive_frame(Buffer field[FIELDS], int *descriptor) {
 static void pass_on(int number) {
     int kept = errno;
     char frame[HEAD + 8] = {PROTOCOL, CANCEL, 0, 0, 8, 0, 0, 0, 4, 0, 0, 0, (char)number};
-    if (!ended_by) ended_by = number, send(agent, frame, sizeof frame, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (!ended_by) ended_by = number, send(agent, frame, sizeof frame, MSG_NOSIGNAL);
     errno = kept;
 }
 
