@@ -9,182 +9,143 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import signal
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from contestants import Contestant, contestant, install_launchers
-from node import cover_state, enter, enter_private_namespaces
-from report import REFERENCE, Measurements, as_json, machine_facts, markdown, table
-from starter import Call, Finished, run, run_many
+from contestants import OURS, Contestant, Executables, Network, contestant
+from goals import REFERENCE
+from machine import machine_facts
+from node import cover_state, enter_private_namespaces
+from report import Measurements, Phase, as_json, markdown, table
+from scaling import memory, ports, reservations
+from scenarios import MASQUERADE_PODS, bursts, masquerade_bursts, single_calls
+from starter import Call, run
+from where import floor, phases
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
-WORK = Path("/run/pycni")  # in memory, and gone with the mount namespace
-OURS = {"native": ("native", True), "agent": ("python", True), "alone": ("python", False)}
-"""Name → kind of launcher, and whether an agent is on the node."""
-PAUSE_SECONDS = 0.01
-"""Between two calls, so that what a call leaves to the kernel's workers is not charged to the next one."""
-
-_SINGLE = (
-    ("ADD", "bridge", "ADD"),
-    ("DEL", "bridge", "DEL"),
-    ("loopback ADD", "loopback", "ADD"),
-    ("loopback DEL", "loopback", "DEL"),
-)
+PARTS = ("single", "bursts", "masq", "scaling", "memory", "where")
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench/run.py", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=30, help="single calls of each kind (default 30)")
-    parser.add_argument("--bursts", type=int, default=3, help="bursts of each kind (default 3)")
-    parser.add_argument("--pods", type=int, default=100, help="pods in a burst (default 100)")
-    parser.add_argument(
-        "--at-once", type=int, default=10, help="calls at the same time in a burst (default 10)"
-    )
-    parser.add_argument(
-        "--masq",
-        choices=("iptables", "nftables"),
-        default="",
-        help="switch ipMasq on for all, ours with this backend (Debian's reference has iptables only)",
-    )
-    parser.add_argument(
-        "--dual",
-        action="store_true",
-        help="IPv6 beside IPv4 (the reference then waits for DAD)",
-    )
-    parser.add_argument(
-        "--only",
-        default=",".join(OURS),
-        help=f"which of ours, with commas (default {','.join(OURS)})",
-    )
+
+    def number(name: str, default: int, what: str) -> None:
+        parser.add_argument(name, type=int, default=default, help=f"{what} (default {default})")
+
+    def names(name: str, known: Sequence[str], what: str) -> None:
+        parser.add_argument(name, default=",".join(known), help=f"{what}, with commas (default %(default)s)")
+
+    number("--rounds", 50, "single calls of each kind")
+    number("--bursts", 5, "bursts of each kind")
+    number("--pods", 100, "pods in a burst")
+    number("--requests", 2000, "how many an agent serves between the two looks at its memory")
+    number("--time-limit", 900, "give up after so many seconds")
+    names("--only", tuple(OURS), "which of ours")
+    names("--parts", PARTS, "what is measured")
+    parser.add_argument("--dual", action="store_true", help="IPv6 too (the reference then waits for DAD)")
     parser.add_argument(
         "--also", action="append", default=[], metavar="NAME=DIR", help="one more folder of executables"
-    )
-    parser.add_argument(
-        "--time-limit", type=int, default=900, help="give up after so many seconds (default 900)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--write", action="store_true", help=f"also write {RESULTS.name} beside this file")
     parser.add_argument("--check", action="store_true", help="exit status 1 if a goal is missed")
     options = parser.parse_args(argv)
-    options.only = [name for name in options.only.split(",") if name]
-    if unknown := set(options.only) - set(OURS):
-        parser.error(f"--only knows {', '.join(OURS)}, not {', '.join(sorted(unknown))}")
+    for name, known in (("only", tuple(OURS)), ("parts", PARTS)):
+        wanted = [word for word in getattr(options, name).split(",") if word]
+        if unknown := set(wanted) - set(known):
+            parser.error(f"--{name} knows {', '.join(known)}, not {', '.join(sorted(unknown))}")
+        setattr(options, name, wanted)
     if any("=" not in also for also in options.also):
         parser.error("--also wants NAME=DIR")
-    if min(options.rounds, options.pods, options.at_once) < 1 or options.bursts < 0:
+    if min(options.rounds, options.bursts, options.pods, options.requests) < 1:
         parser.error("counts must be positive")
     return options
 
 
-def line_up(stack: ExitStack, options: argparse.Namespace, reference: Path) -> list[Contestant]:
+def candidates(options: argparse.Namespace, reference: Path) -> list[Executables]:
     """The reference first, then ours, then whoever was named by `--also`."""
-    folders: dict[str, tuple[Path, Path | None]] = {REFERENCE: (reference, None)}
-    for name in options.only:
-        run_dir = WORK / name
-        bin_dir = run_dir / "bin"
-        bin_dir.mkdir(parents=True)
-        launcher, with_agent = OURS[name]
-        install_launchers(bin_dir, run_dir, launcher)
-        folders[name] = (bin_dir, run_dir if with_agent else None)
-    folders |= {
-        name: (Path(folder), None) for name, _, folder in (also.partition("=") for also in options.also)
-    }
+    others = (also.partition("=") for also in options.also)
     return [
-        stack.enter_context(
-            contestant(
-                name,
-                bin_dir,
-                options.pods,
-                agent_dir=agent_dir,
-                masquerade=options.masq and (options.masq if name in OURS else "iptables"),
-                dual=options.dual,
-            )
-        )
-        for name, (bin_dir, agent_dir) in folders.items()
+        Executables(REFERENCE, reference),
+        *(OURS[name] for name in options.only),
+        *(Executables(name, Path(folder)) for name, _, folder in others),
     ]
 
 
-def rotated(contestants: Sequence[Contestant], by: int) -> list[Contestant]:
-    """Another one begins in every round, so that no one profits from its place."""
-    by %= len(contestants)
-    return [*contestants[by:], *contestants[:by]]
-
-
-def one(who: Contestant, call: Call) -> Finished:
-    enter(who.node)
-    time.sleep(PAUSE_SECONDS)
-    return run(call).expect_success()
-
-
-def warm_up(contestants: Sequence[Contestant]) -> None:
-    """One attachment each, unmeasured: bridge made, files in the page cache, modules loaded.
-
-    Raises RuntimeError unless the result has as many addresses as range sets and DEL leaves nothing.
-    """
-    for who in contestants:
-        pod = who.pods[0]
-        result = json.loads(one(who, who.call("bridge", "ADD", pod)).stdout)
-        if len(result["ips"]) != len(who.ranges()):
-            raise RuntimeError(f"{who.name}: expected {len(who.ranges())} addresses, got {result}")
-        one(who, who.call("bridge", "DEL", pod))
-        who.verify_empty()
-
-
-def single_calls(contestants: Sequence[Contestant], rounds: int, into: Measurements) -> None:
-    """Every operation by everybody in turn, one call at a time."""
-    for number in range(rounds):
-        for operation, plugin, verb in _SINGLE:
-            for who in rotated(contestants, number):
-                call = who.call(plugin, verb, who.pods[number % len(who.pods)])
-                into.add(operation, who.name, one(who, call).seconds)
-        for who in rotated(contestants, number):
-            into.add("VERSION", who.name, one(who, who.call("bridge", "VERSION")).seconds)
-
-
-def bursts(contestants: Sequence[Contestant], rounds: int, at_once: int, into: Measurements) -> None:
-    """All pods of one contestant added, then deleted, `at_once` at the same time; seconds by the pod."""
-    for number in range(rounds):
-        for who in rotated(contestants, number):
-            enter(who.node)
-            for verb in ("ADD", "DEL"):
-                calls = [who.call("bridge", verb, pod) for pod in who.pods]
-                seconds, finished = run_many(calls, at_once)
-                for each in finished:
-                    each.expect_success()
-                into.add(f"burst {verb}, a pod", who.name, seconds / len(calls))
+def measure(options: argparse.Namespace, reference: Path, into: Measurements) -> list[Phase]:
+    """Everything that `--parts` asks for, one part after the other; the phases of an ADD."""
+    network = Network(dual=options.dual)
+    everybody = candidates(options, reference)
+    with ExitStack() as stack:
+        pods = max(options.pods, MASQUERADE_PODS)
+        contestants = [stack.enter_context(contestant(each, pods)) for each in everybody]
+        say(f"comparing {', '.join(who.name for who in contestants)}")
+        compare(options, contestants, network, into)
+        for who in contestants:
             who.verify_empty()
-            time.sleep(0.2)
+        # Before the pods are released: the kernel is busy for seconds when hundreds of namespaces end.
+        served = next((each for each in everybody if each.agent), None)
+        return [] if served is None else measure_agent(options, everybody[0], served, network, into)
 
 
-def floors(rounds: int) -> dict[str, str]:
-    """What a process costs that does nothing: the least that any executable can take."""
+def compare(
+    options: argparse.Namespace, contestants: Sequence[Contestant], network: Network, into: Measurements
+) -> None:
+    """What is measured with all contestants, or with those for whom there is a goal."""
+    first = [contestants[0], *[who for who in contestants if who.agent][:1]]
+    if "single" in options.parts:
+        say(f"{options.rounds} rounds of single calls")
+        single_calls(contestants, network, options.rounds, into)
+    if "bursts" in options.parts:
+        say(f"{options.bursts} rounds of bursts of {options.pods} pods")
+        bursts(contestants, network, options.bursts, options.pods, into)
+    if "masq" in options.parts:
+        say(f"{options.bursts} rounds of bursts of {MASQUERADE_PODS} pods with ipMasq")
+        masquerade_bursts(first, options.dual, options.bursts, into)
+    if "scaling" in options.parts:
+        say("a store with many reservations")
+        reservations(first, options.dual, options.rounds, into)
+
+
+def measure_agent(
+    options: argparse.Namespace,
+    reference: Executables,
+    executables: Executables,
+    network: Network,
+    into: Measurements,
+) -> list[Phase]:
+    """What needs agents of its own; what leaves the kernel the most to tidy up comes last."""
+    found = []
+    if "where" in options.parts:
+        say("where the time goes")
+        found = phases(executables, network, options.rounds)
+    if "scaling" in options.parts:
+        say("a bridge with many ports")
+        ports((reference, executables), network, options.rounds, into)
+    if "memory" in options.parts:
+        say(f"an agent's memory, {options.requests} requests")
+        memory(executables, network, options.requests, into)
+    return found
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def bare_starts(rounds: int) -> dict[str, float]:
+    """Milliseconds that a process costs which does nothing: the least that any executable can take."""
     found = {}
     for name, argv in (
         ("an empty process", ("/bin/true",)),
         ("a bare Python start", (os.path.realpath(sys.executable), "-I", "-S", "-c", "pass")),
     ):
         times = sorted(run(Call(argv, {})).seconds for _ in range(rounds))
-        found[name] = f"{1000 * times[len(times) // 2]:.1f} ms"
+        found[name] = 1000 * times[len(times) // 2]
     return found
-
-
-def measure(options: argparse.Namespace, reference: Path, say: Callable[[str], None]) -> Measurements:
-    measurements = Measurements()
-    with ExitStack() as stack:
-        contestants = line_up(stack, options, reference)
-        say(f"comparing {', '.join(who.name for who in contestants)}")
-        warm_up(contestants)
-        say(f"{options.rounds} rounds of single calls")
-        single_calls(contestants, options.rounds, measurements)
-        say(f"{options.bursts} bursts of {options.pods} pods, {options.at_once} at once")
-        bursts(contestants, options.bursts, options.at_once, measurements)
-        for who in contestants:
-            who.verify_empty()
-    return measurements
 
 
 def stop_on_signals(time_limit: int) -> None:
@@ -211,19 +172,24 @@ def main() -> int:
         )
     enter_private_namespaces()
     stop_on_signals(options.time_limit)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
     facts = machine_facts(reference)
     facts["addresses"] = "IPv4 and IPv6" if options.dual else "IPv4"
-    facts["ipMasq"] = options.masq or "off"
+    facts["bursts"] = f"{options.pods} pods, {MASQUERADE_PODS} with ipMasq; 10 at once if not said otherwise"
+    facts["requests to the agent"] = options.requests
     cover_state()
-    facts |= floors(max(options.rounds, 10))
-    rows = measure(options, reference, say).rows()
-    print(json.dumps(as_json(rows, facts), indent=2) if options.json else table(rows, facts))
+    starts = bare_starts(max(options.rounds, 10))
+    facts |= {name: f"{milliseconds:.1f} ms" for name, milliseconds in starts.items()}
+    measurements = Measurements()
+    parts_of_add = measure(options, reference, measurements)
+    if parts_of_add:
+        least = floor(parts_of_add, starts["an empty process"])
+        facts["floor of an ADD"] = f"{least:.1f} ms: an empty process and the kernel's netlink work"
+    rows = measurements.rows()
+    shown = table if not options.json else lambda *what: json.dumps(as_json(*what), indent=2)
+    print(shown(rows, parts_of_add, facts))
     if options.write:
-        RESULTS.write_text(markdown(rows, facts))
+        command = shlex.join(["bench/run.py", *sys.argv[1:]])
+        RESULTS.write_text(markdown(rows, parts_of_add, facts, command))
     return 1 if options.check and any(row.missed for row in rows) else 0
 
 

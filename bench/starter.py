@@ -28,9 +28,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a call ended; `seconds` is wall-clock time, `status` is negative for a signal."""
+    """How a call ended; `began` is a time of perf_counter(), `seconds` how long it took by the wall's clock.
+
+    `status` is negative for a signal.
+    """
 
     call: Call
+    began: float
     seconds: float
     status: int
     stdout: bytes
@@ -64,7 +68,7 @@ class _Running:
     def finish(self, wait_status: int, ended: float) -> Finished:
         stdout, stderr = _drain(self._stdout), _drain(self._stderr)
         status = os.waitstatus_to_exitcode(wait_status)
-        return Finished(self.call, ended - self.began, status, stdout, stderr)
+        return Finished(self.call, self.began, ended - self.began, status, stdout, stderr)
 
 
 def _drain(fd: int) -> bytes:
