@@ -2,9 +2,10 @@
 
 Runtimes send DEL right after killing an ADD, and a kernel call cannot be recalled: a DEL that finds nothing
 while the ADD is still at work would leave a leak behind. So before its first effect every ADD and DEL locks
-a file named after network, container id and interface, writes its intent into it, and removes the file after
-its answer was written. A file with an intent and without a lock is a request that died half-way: the next one
-is told that leftovers may exist. Sources: flock(2), proc(5) (`/proc/PID/stat`).
+a file named after network, container id and interface, writes its intent into it, and removes the file: an
+ADD after its answer was written, a DEL when nothing is left. A file with an intent and without a lock is a
+request that died half-way: the next one is told that leftovers may exist. Sources: flock(2), proc(5)
+(`/proc/PID/stat`).
 """
 
 from __future__ import annotations

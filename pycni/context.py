@@ -51,7 +51,7 @@ class Context:
     """One request's access to the kernel, to files, to delegates and to the log.
 
     Subclasses say how a blocking function is run and how a clean-up is kept from being cancelled:
-    `pycni.main.OneShot`, `pycni.agent.server`, `pycni.testing`.
+    `pycni.main.OneShot`, `pycni.agent.context.AgentContext`, `pycni.testing.FakeContext`.
     """
 
     caller: Caller

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from pycni.attachments import Hold, Intent
     from pycni.kernel.namespace import Namespace
-    from pycni.kernel.netlink import NetlinkSocket
     from pycni.request import Request
 
 TOO_LARGE: Final = 0xFFFF
@@ -41,11 +40,8 @@ class Call(Record):
 class CallContext(Context):
     """What every context that serves a launcher's call has in common.
 
-    Whoever makes one calls `close` when the answer was written. `host_sockets` are idle ones, shared between
-    the calls of a process.
+    Whoever makes one calls `close` when the answer was written.
     """
-
-    host_sockets: list[NetlinkSocket] | None = None
 
     def __init__(self, call: Call, run_dir: str, *, looped: bool) -> None:
         from pycni.delegate import Delegates
@@ -62,7 +58,7 @@ class CallContext(Context):
         if self._host is None:
             from pycni.kernel.namespace import Namespace
 
-            self._host = Namespace(self.run, here=True, sockets=self.host_sockets)
+            self._host = Namespace(self.run, here=True)
         return self._host
 
     async def sandbox(self) -> Namespace:

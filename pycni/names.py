@@ -90,12 +90,6 @@ def host_veth(network: str, container_id: str, ifname: str) -> str:
     return "veth" + attachment_key(network, container_id, ifname)[:11]
 
 
-def stable_mac(*parts: str) -> bytes:
-    """Six bytes derived from `parts`: unicast, locally administered."""
-    raw = bytes.fromhex(digest("\0".join(parts))[:12])
-    return bytes(((raw[0] | 0x02) & 0xFE, *raw[1:]))
-
-
 _ALIAS_PREFIX: Final = "pycni:"
 _ALIAS_BYTES: Final = 255
 """IFALIASZ minus the closing NUL."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pycni.context import check_not_own_namespace
 from pycni.errors import CNIError, from_exception
 from pycni.record import Record
-from pycni.request import parse_request
+from pycni.request import check_environment, parse_request
 from pycni.versions import NEWEST, SUPPORTED
 from pycni.wire.json import dumps
 
@@ -116,8 +116,6 @@ async def handle(
 async def _serve(
     plugin: SupportsPlugin, env: Mapping[str, str], stdin: bytes | CNIError, ctx: Context
 ) -> Reply:
-    from pycni.request import check_environment
-
     if isinstance(stdin, CNIError):
         check_environment(env)
         raise stdin

@@ -242,11 +242,8 @@ def _check_consistency(config: BridgeConfig) -> None:
             "cannot set hairpin mode and promiscuous mode at the same time",
             '"hairpinMode" and "promiscMode" are both true: drop one of them',
         )
-    if config.masquerades and config.ip_masq_backend not in ("", IPTABLES, NFTABLES):
-        raise CNIError(
-            f'unknown ipmasq backend "{config.ip_masq_backend}"',
-            f'key "ipMasqBackend" may be "{IPTABLES}" or "{NFTABLES}", or absent',
-        )
+    if config.masquerades:
+        validate_backend(config.ip_masq_backend or None)
     if config.mtu and not MTU_MIN <= config.mtu <= MTU_MAX:
         raise CNIError(
             "failed to make veth pair: invalid argument",
@@ -257,6 +254,15 @@ def _check_consistency(config: BridgeConfig) -> None:
         from pycni_bridge.vlans import check_gateway_name
 
         check_gateway_name(config.gateway_link, config.vlan)
+
+
+def validate_backend(name: str | None) -> None:
+    """Raises CNIError `unknown ipmasq backend "pf"`; None (not configured) is fine."""
+    if name is not None and name not in (IPTABLES, NFTABLES):
+        raise CNIError(
+            f'unknown ipmasq backend "{name}"',
+            f'key "ipMasqBackend" is "{name}"; write "{IPTABLES}" or "{NFTABLES}", or leave it out',
+        )
 
 
 def _check_interface_name(ifname: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pycni.errors import CNIError
 from pycni.grouping import Grouped
 from pycni_bridge import masquerade, spoofcheck
+from pycni_bridge.config import IPTABLES, NFTABLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ def _masquerade_one(m: Masquerade, backend: str | None) -> None:
 def _masquerade_many(calls: list[tuple[Masquerade, str | None]]) -> list[Exception | None]:
     backend = calls[0][1]
     wanted = [m for m, _ in calls]
-    if backend == masquerade.NFTABLES:
+    if backend == NFTABLES:
         return by_halves(wanted, masquerade.setup_nftables)
-    if backend == masquerade.IPTABLES and len(wanted) > 1:
+    if backend == IPTABLES:
         return by_halves(wanted, masquerade.setup_iptables)
     return by_halves(wanted, lambda some: [masquerade.setup(m, backend) for m in some])
 

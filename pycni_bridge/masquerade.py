@@ -10,6 +10,7 @@ from __future__ import annotations
 from pycni.errors import TRY_AGAIN_LATER, CNIError
 from pycni.kernel import iptables, nftables
 from pycni_bridge import masquerade_rules as rules
+from pycni_bridge.config import IPTABLES, NFTABLES, validate_backend
 from pycni_bridge.masquerade_rules import Masquerade
 
 TYPE_CHECKING = False
@@ -22,19 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Masquerade", "gc", "setup", "stale", "teardown", "unmasqueraded", "validate_backend"]
 
-IPTABLES: Final = "iptables"
-NFTABLES: Final = "nftables"
 _NAT: Final = {4: ("ip", "nat"), 6: ("ip6", "nat")}
 _FAMILIES: Final = (4, 6)
-
-
-def validate_backend(name: str | None) -> None:
-    """Raises CNIError `unknown ipmasq backend "pf"`; None (not configured) is fine."""
-    if name is not None and name not in (IPTABLES, NFTABLES):
-        raise CNIError(
-            f'unknown ipmasq backend "{name}"',
-            f'ipMasqBackend is "{name}"; write "{IPTABLES}" or "{NFTABLES}", or leave it out',
-        )
 
 
 def setup(m: Masquerade, backend: str | None) -> str:

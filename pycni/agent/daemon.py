@@ -20,6 +20,7 @@ from pycni.agent.server import Agent
 from pycni.delegate import load_plugin
 from pycni.errors import CNIError
 from pycni.install import registered_plugins
+from pycni.kernel import nftables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -38,7 +39,6 @@ _WARM: Final = (
     "_ctypes",
     "pycni.kernel.iptables",
     "pycni.kernel.namespace",
-    "pycni.kernel.nftables",
     "pycni.wire.result",
 )
 """Modules that plugins import when they need them first; the first call shall not pay for it."""
@@ -120,6 +120,7 @@ def load_plugins() -> dict[str, tuple[str, SupportsPlugin]]:
             log.error("plugin %s is not served: %s: %s", plugin.name, type(error).__name__, error)
     for name in _WARM:
         importlib.import_module(name)
+    nftables.prepare()
     return plugins
 
 

@@ -37,7 +37,7 @@ class Groups:
         self._sockets: list[NetlinkSocket] = []
         self._host = Namespace(workers.run, here=True, sockets=self._sockets)
         self._requests: Committer[Steps, list[Answer]] = Committer(self._perform, tasks.start_soon)
-        self._remover = LinkRemover(tasks, workers, self._sockets)
+        self._remover = LinkRemover(tasks, self._host)
         self._grouped: dict[
             tuple[Grouped[*tuple[Any, ...], Any], Hashable], Committer[tuple[Any, ...], Any]
         ] = {}

@@ -10,6 +10,7 @@ Sources: rtnetlink(7), <linux/if_link.h> (IFLA_GROUP), <linux/filter.h>.
 from __future__ import annotations
 
 import ctypes
+import errno
 import random
 import socket
 import struct
@@ -21,19 +22,17 @@ import anyio
 from pycni.agent.committer import Committer
 from pycni.kernel.codec import split
 from pycni.kernel.messages import del_group, del_link, dump_links, get_link, read_group, read_index, set_group
-from pycni.kernel.netlink import Answer, NetlinkSocket
+from pycni.kernel.netlink import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import TypeVar
+    from collections.abc import Sequence
 
     from anyio.abc import TaskGroup
 
-    from pycni.agent.workers import Workers
+    from pycni.kernel.namespace import Namespace
+    from pycni.kernel.netlink import NetlinkSocket
 
-    T = TypeVar("T")
     Target = tuple[str, int]
-    Work = Callable[[NetlinkSocket, Sequence[T]], list[Answer]]
 
 RTM_DELLINK: Final = 17
 OWN_GROUPS: Final = 1 << 31
@@ -44,22 +43,18 @@ GROUPED_FROM: Final = 2
 _RTMGRP_LINK: Final = 1
 _SO_ATTACH_FILTER: Final = 26
 _RECEIVE_BUFFER: Final = 1 << 20
-_LOAD_HALF, _JUMP_EQUAL, _RETURN = (
-    0x28,
-    0x15,
-    0x06,
-)  # BPF_LD|BPF_H|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
+# BPF_LD|BPF_H|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
+_LOAD_HALF, _JUMP_EQUAL, _RETURN = 0x28, 0x15, 0x06
 _TYPE_OFFSET: Final = 4  # nlmsg_type in struct nlmsghdr
 
 
 class LinkRemover:
     """The committer of link removals; `watch` must run as a task beside it."""
 
-    def __init__(self, tasks: TaskGroup, workers: Workers, sockets: list[NetlinkSocket]) -> None:
+    def __init__(self, tasks: TaskGroup, host: Namespace) -> None:
         self.committer: Committer[Target, Answer] = Committer(self._commit, tasks.start_soon)
         self._tasks = tasks
-        self._workers = workers
-        self._sockets = sockets
+        self._host = host
         self._gone: dict[int, anyio.Event] = {}
         self._monitor = open_monitor()
 
@@ -82,7 +77,7 @@ class LinkRemover:
             self._monitor.close()
 
     async def _commit(self, targets: list[Target]) -> list[Answer | Exception]:
-        answers: list[Answer | Exception] = list(await self._thread(find_links, targets))
+        answers: list[Answer | Exception] = list(await self._host.exchange(find_links, targets))
         found = {
             answer.links[0].index: position
             for position, answer in enumerate(answers)
@@ -101,9 +96,9 @@ class LinkRemover:
 
         async def work() -> None:
             try:
-                answers.update(zip(indexes, await self._thread(delete_together, indexes), strict=True))
+                answers.update(zip(indexes, await self._host.exchange(delete_together, indexes), strict=True))
             except Exception as error:  # noqa: BLE001 - a task must not end the others; its callers are told
-                answers.update(dict.fromkeys(indexes, Answer(5, str(error))))
+                answers.update(dict.fromkeys(indexes, Answer(errno.EIO, str(error))))
             finally:
                 for index, event in events.items():
                     event.set()
@@ -114,22 +109,6 @@ class LinkRemover:
         for event in events.values():
             await event.wait()
         return {index: answers.get(index, Answer()) for index in indexes}
-
-    async def _thread(self, work: Work[T], items: Sequence[T]) -> list[Answer]:
-        return await self._workers.run(self._with_socket, work, items)
-
-    def _with_socket(self, work: Work[T], items: Sequence[T]) -> list[Answer]:
-        try:
-            sock = self._sockets.pop()
-        except IndexError:
-            sock = NetlinkSocket()
-        try:
-            answers = work(sock, items)
-        except BaseException:
-            sock.close()
-            raise
-        self._sockets.append(sock)
-        return answers
 
 
 def find_links(sock: NetlinkSocket, targets: Sequence[Target]) -> list[Answer]:

@@ -22,6 +22,7 @@ from pycni.agent.protocol import Frame, ProtocolError, number
 from pycni.agent.workers import Workers
 from pycni.handover import decode_call
 from pycni.install import release
+from pycni.kernel.netns import identity
 from pycni.main import cancelled_reply, serve
 from pycni.skel import error_reply
 from pycni.wire.json import dumps
@@ -252,9 +253,3 @@ class Agent:
             "plugin=%s verb=%s%s status=%d ms=%.1f caller=%d",
             *(plugin.name, verb, what, reply.status, 1000 * seconds, call.caller.pid),
         )
-
-
-def identity(path: str) -> tuple[int, int]:
-    """(st_dev, st_ino): two paths with the same are the same namespace or folder. Raises OSError."""
-    status = os.stat(path)
-    return status.st_dev, status.st_ino

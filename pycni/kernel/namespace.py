@@ -162,6 +162,10 @@ class Namespace:
         for setting, answer in zip(wanted, await self.perform(wanted), strict=True):
             check([answer], f"failed to set sysctl {setting.name}={setting.value}")
 
+    async def exchange(self, work: Callable[[NetlinkSocket, *Ts], list[Answer]], *args: *Ts) -> list[Answer]:
+        """Lend one of the namespace's sockets to a blocking function, for what a list of steps cannot say."""
+        return await self._run(self._lend_socket, False, work, *args)
+
     async def call(self, func: Callable[[*Ts], T], *args: *Ts) -> T:
         """Run any blocking function with its thread in this namespace."""
         return await self._run(self._enter, func, *args)
@@ -194,24 +198,35 @@ class Namespace:
             return None
 
     def _perform(self, steps: tuple[bytes | Setting, ...]) -> list[Answer]:
+        # /proc/sys/net shows the namespace of who opens it, a socket stays in the one it was made in.
+        enter = any(isinstance(step, Setting) for step in steps)
+        return self._lend_socket(enter, _execute, steps)
+
+    def _lend_socket(
+        self, enter: bool, work: Callable[[NetlinkSocket, *Ts], list[Answer]], *args: *Ts
+    ) -> list[Answer]:
         socket = self._idle_socket()
         if socket is None:
-            return self._enter(self._perform_there, steps)
-        if any(isinstance(step, Setting) for step in steps):
-            return self._enter(self._perform_with, socket, steps)
-        return self._perform_with(socket, steps)
+            return self._enter(self._with_new_socket, work, *args)
+        if enter:
+            return self._enter(self._with_socket, socket, work, *args)
+        return self._with_socket(socket, work, *args)
 
-    def _perform_there(self, steps: tuple[bytes | Setting, ...]) -> list[Answer]:
+    def _with_new_socket(
+        self, work: Callable[[NetlinkSocket, *Ts], list[Answer]], *args: *Ts
+    ) -> list[Answer]:
         try:
             socket = NetlinkSocket()
         except OSError as error:
             reason = os.strerror(error.errno).lower() if error.errno else str(error)
             raise CNIError(f"failed to open netlink socket: {reason}", self.path) from error
-        return self._perform_with(socket, steps)
+        return self._with_socket(socket, work, *args)
 
-    def _perform_with(self, socket: NetlinkSocket, steps: tuple[bytes | Setting, ...]) -> list[Answer]:
+    def _with_socket(
+        self, socket: NetlinkSocket, work: Callable[[NetlinkSocket, *Ts], list[Answer]], *args: *Ts
+    ) -> list[Answer]:
         try:
-            answers = _execute(socket, steps)
+            answers = work(socket, *args)
         except BaseException:
             socket.close()
             raise

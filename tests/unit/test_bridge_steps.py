@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.observed import observed_link
 
 from pycni.addresses import CIDR, IP
 from pycni.kernel.messages import Link, del_address, new_address, new_route, set_link, set_port
@@ -22,25 +23,14 @@ INDEX = 7
 UP, PROMISC = 0x1, 0x100
 
 
-def link(name: str = "br0", **changes: Any) -> Link:
-    usual: dict[str, Any] = {
-        "index": 3,
-        "name": name,
-        "kind": "bridge",
-        "mac": bytes.fromhex("020000000003"),
-        "mtu": 1500,
-        "flags": UP,
-        "operstate": "up",
-        "master": 0,
-        "peer": 0,
-        "peer_netnsid": None,
-        "promiscuity": 0,
-        "txqlen": 0,
-        "port": None,
-        "vlan_filtering": False,
-        "altnames": (),
-    }
-    return Link(**(usual | changes))
+def link(
+    name: str = "br0",
+    index: int = 3,
+    kind: str = "bridge",
+    mac: bytes = bytes.fromhex("020000000003"),
+    **changes: Any,
+) -> Link:
+    return observed_link(name, index, kind, mac, **({"vlan_filtering": False} | changes))
 
 
 VETH = link("veth1", index=9, kind="veth", master=3, mac=bytes.fromhex("020000000009"))

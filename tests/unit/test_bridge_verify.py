@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from support.observed import observed_link
 
 from pycni.addresses import CIDR, IP
 from pycni.errors import CNIError
@@ -24,24 +25,7 @@ PORT = Port(hairpin=False, isolated=False, learning=True, flood=True, state=3)
 
 
 def link(name: str, index: int, kind: str, mac: str, **changes: Any) -> Link:
-    usual: dict[str, Any] = {
-        "index": index,
-        "name": name,
-        "kind": kind,
-        "mac": bytes.fromhex(mac.replace(":", "")),
-        "mtu": 1500,
-        "flags": UP,
-        "operstate": "up",
-        "master": 0,
-        "peer": 0,
-        "peer_netnsid": None,
-        "promiscuity": 0,
-        "txqlen": 0,
-        "port": None,
-        "vlan_filtering": None,
-        "altnames": (),
-    }
-    return Link(**(usual | changes))
+    return observed_link(name, index, kind, bytes.fromhex(mac.replace(":", "")), **changes)
 
 
 BRIDGE = link("br0", 3, "bridge", BRIDGE_MAC, promiscuity=1)

@@ -128,12 +128,3 @@ def test_a_host_side_is_always_called_the_same() -> None:
     }
     assert one not in others
     assert len(others) == 4
-
-
-@given(st.lists(st.text(), min_size=1, max_size=4))
-def test_stable_mac_is_a_local_unicast_address(parts: list[str]) -> None:
-    """Six bytes, the same for the same parts, never multicast, always locally administered."""
-    mac = names.stable_mac(*parts)
-    assert mac == names.stable_mac(*parts)
-    assert len(mac) == 6
-    assert mac[0] & 0x03 == 0x02

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from support.observed import observed_link
 
 from pycni.addresses import CIDR, IP
 from pycni.errors import CNIError
@@ -330,24 +331,7 @@ def test_the_name_of_the_gateways_port(bridge: str, vlan: int, other: int) -> No
 
 
 def link(index: int, name: str, kind: str, **changes: Any) -> Link:
-    usual: dict[str, Any] = {
-        "index": index,
-        "name": name,
-        "kind": kind,
-        "mac": bytes((2, 0, 0, 0, 0, index)),
-        "mtu": 1500,
-        "flags": 1,
-        "operstate": "up",
-        "master": 0,
-        "peer": 0,
-        "peer_netnsid": None,
-        "promiscuity": 0,
-        "txqlen": 0,
-        "port": None,
-        "vlan_filtering": None,
-        "altnames": (),
-    }
-    return Link(**(usual | changes))
+    return observed_link(name, index, kind, bytes((2, 0, 0, 0, 0, index)), **changes)
 
 
 CONFIG = BridgeConfig(bridge="br0", vlan=100, is_gateway=True, ipam_type="host-local")
