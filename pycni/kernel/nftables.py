@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import _thread
 import os
+import time
 
 from pycni.errors import TRY_AGAIN_LATER, CNIError
 from pycni.kernel import process
@@ -32,7 +33,9 @@ WAIT_SECONDS: Final = 30.0
 _LIBRARY: Final = "libnftables.so.1"
 _OUTPUT_HANDLE: Final = 1 << 3
 _OUTPUT_JSON: Final = 1 << 4
-_ATTEMPTS: Final = 4
+_RACE_SECONDS: Final = 10.0
+_PAUSE: Final = 0.001
+_LONGEST_PAUSE: Final = 0.05
 _NOT_THERE: Final = "No such file or directory"
 
 
@@ -95,19 +98,21 @@ def chain_names(family: str, table: str) -> list[str]:
 def transact(decide: Callable[[], Sequence[Command]]) -> None:
     """Observe, decide, commit: run what `decide()` returns, if anything.
 
-    `decide` observes anew and is asked again if something that it saw is gone by the time of the commit
-    (another process removed a rule), a few times. Raises like `run`.
+    `decide` observes anew and is asked again if something that it saw is gone by the time of the commit:
+    another process removed a rule. Each time somebody has got on, so this is repeated for as long as ten
+    seconds, with pauses that grow. Raises like `run`.
     """
-    for attempt in range(_ATTEMPTS):
-        commands = decide()
-        if not commands:
-            return
+    deadline = time.monotonic() + _RACE_SECONDS
+    pause = _PAUSE
+    while commands := decide():
         try:
             run(commands)
             return
         except NftError as error:
-            if not error.missing or attempt == _ATTEMPTS - 1:
+            if not error.missing or time.monotonic() > deadline:
                 raise
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def in_process() -> bool:

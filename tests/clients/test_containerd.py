@@ -57,7 +57,7 @@ def test_two_pods(
         assert "127.0.0.1" in pod.execute("ip", "address", "show", "dev", "lo")
     for here, there in ((first, second), (second, first)):
         for address in there.addresses:
-            here.execute("ping", "-c", "1", "-W", "2", address)
+            here.execute("ping", "-c", "1", "-W", "5", address)
     assert len(list(CACHE.iterdir())) == 4, "loopback and our network, for each pod"
 
     for pod in pods:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +77,7 @@ def test_interchange(node: Node, pod: Callable[[], NetNS], data_dir: Path, first
     assert sum(link.get("master") == BRIDGE for link in links.values()) == 3
     assert result_one["interfaces"][3] == result_two["interfaces"][3]
     for address in ("10.40.0.1", "fd40::1", "10.40.0.3"):
-        _reach(one, address)
+        one.ping(address)
     node.call(second, "CHECK", one, "pod-one", result_one).ok()
     node.call(first, "CHECK", two, "pod-two", result_two).ok()
     node.call(second, "DEL", one, "pod-one", result_one).ok()
@@ -87,14 +86,3 @@ def test_interchange(node: Node, pod: Callable[[], NetNS], data_dir: Path, first
     ports = [name for name, link in observe.links(node.host).items() if link.get("master") == BRIDGE]
     assert ports == [gateway["link"]]
     assert not [name for name in observe.store(data_dir) if name.endswith(("2", "3"))]
-
-
-def _reach(pod: NetNS, address: str) -> None:
-    """Ping until it answers: the reference leaves its gateway tentative (IPv6) for a second or two."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            return pod.ping(address)
-        except AssertionError:
-            if time.monotonic() > deadline:
-                raise
