@@ -21,7 +21,6 @@ from pycni.wire.json import dumps, loads
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
     from typing import Final
 
     from pycni.context import Context
@@ -192,82 +191,14 @@ def _is_alive(pid: int) -> bool:
     return pid <= 0 or os.path.exists(f"/proc/{pid}")
 
 
-def in_flight(run_dir: str = RUN_DIR) -> frozenset[tuple[str, str, str]]:
-    """The attachments (network, container id, interface) that a living request is working on. Blocking."""
-    found = set()
-    for name in _names(f"{run_dir}/{FOLDER}"):
-        intent = _locked_intent(f"{run_dir}/{FOLDER}/{name}")
-        if intent is not None and intent.verb:
-            found.add((intent.network, intent.container_id, intent.ifname))
-    return frozenset(found)
-
-
-def dead(network: str, living: Collection[tuple[str, str]], run_dir: str) -> list[tuple[str, Intent]]:
-    """Files and intents of dead requests of a network's attachments, but for the `living`. Blocking.
-
-    `living` are pairs of container id and interface.
-    """
-    found = []
-    for name in _names(f"{run_dir}/{FOLDER}"):
-        path = f"{run_dir}/{FOLDER}/{name}"
-        intent = _dead_intent(path)
-        if intent and intent.network == network and (intent.container_id, intent.ifname) not in living:
-            found.append((path, intent))
-    return found
-
-
-def forget_dead(found: list[tuple[str, Intent]]) -> None:
-    """Remove those of the files in which nobody has written since. Blocking; never raises."""
-    for path, intent in found:
-        _dead_intent(path, unlink=intent)
-
-
-def _dead_intent(path: str, *, unlink: Intent | None = None) -> Intent | None:
-    """The intent of a file that nobody has locked; the file goes if it is `unlink`."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        # Shared to look: with the other kind one who looks would be taken for one who works.
-        if not _lock(descriptor, fcntl.LOCK_EX if unlink else fcntl.LOCK_SH):
-            return None
-        intent = decode_intent(os.pread(descriptor, 4096, 0))
-        if intent is not None and intent == unlink and _is_same_file(path, descriptor):
-            os.unlink(path)
-        return intent
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []
-
-
-def _locked_intent(path: str) -> Intent | None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return None
-    try:
-        return None if _lock(descriptor, fcntl.LOCK_SH) else decode_intent(os.pread(descriptor, 4096, 0))
-    finally:
-        os.close(descriptor)
-
-
 def _attempt(path: str, intent: Intent) -> Hold | Intent:
     """The lock, or who has it. Raises OSError if the file cannot be made."""
     while True:
         descriptor = _open(path)
         try:
-            if not _lock(descriptor, fcntl.LOCK_EX):
+            if not lock(descriptor, fcntl.LOCK_EX):
                 return decode_intent(os.pread(descriptor, 4096, 0)) or Intent()
-            if _is_same_file(path, descriptor):
+            if is_same_file(path, descriptor):
                 hold, descriptor = _take(path, descriptor, intent), -1
                 return hold
             # Its last holder removed the file between our open and our lock: that one orders nobody.
@@ -290,7 +221,8 @@ def _open(path: str) -> int:
         return os.open(path, flags, 0o600)
 
 
-def _lock(descriptor: int, kind: int) -> bool:
+def lock(descriptor: int, kind: int) -> bool:
+    """Lock without waiting; False if somebody else has it. `kind` is LOCK_EX or LOCK_SH."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -298,7 +230,8 @@ def _lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _is_same_file(path: str, descriptor: int) -> bool:
+def is_same_file(path: str, descriptor: int) -> bool:
+    """Whether the open file is the one that the path names now."""
     try:
         there = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:

@@ -86,17 +86,17 @@ class CallContext(Context):
             self.held.forget()
 
     async def in_flight(self) -> frozenset[tuple[str, str, str]]:
-        from pycni.attachments import in_flight
+        from pycni.intents import in_flight
 
         return await self.run(in_flight, self._run_dir)
 
     async def dead(self, network: str, living: Collection[tuple[str, str]]) -> list[tuple[str, Intent]]:
-        from pycni.attachments import dead
+        from pycni.intents import dead
 
         return await self.run(dead, network, living, self._run_dir)
 
     async def forget_dead(self, found: list[tuple[str, Intent]]) -> None:
-        from pycni.attachments import forget_dead
+        from pycni.intents import forget_dead
 
         await self.run(forget_dead, found)
 

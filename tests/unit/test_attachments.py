@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pycni import attachments
-from pycni.attachments import acquire, dead, forget_dead, in_flight
+from pycni.attachments import acquire
 from pycni.context import Caller, Context
 from pycni.errors import CNIError
+from pycni.intents import dead, forget_dead, in_flight
 from pycni.main import drive
 from pycni.names import attachment_key
 from pycni.request import Request
@@ -209,7 +210,7 @@ def test_check_neither_leaves_nor_removes_an_intent(tmp_path: Path) -> None:
 def test_file_removed_between_open_and_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock on a file that its last holder has just removed orders nobody: the request tries again."""
     earlier = hold(InPlace(), "ADD", tmp_path)
-    real = attachments._lock
+    real = attachments.lock
     tries: list[int] = []
 
     def lock(descriptor: int, kind: int) -> bool:
@@ -218,7 +219,7 @@ def test_file_removed_between_open_and_lock(tmp_path: Path, monkeypatch: pytest.
             earlier.release()
         return real(descriptor, kind)
 
-    monkeypatch.setattr(attachments, "_lock", lock)
+    monkeypatch.setattr(attachments, "lock", lock)
     held = hold(InPlace(), "DEL", tmp_path)
     assert len(tries) == 2
     assert files(tmp_path) == [Path(held.path)]

@@ -30,10 +30,11 @@ LAYERS = (
     ("pycni.skel",),
     ("pycni.delegate",),
     ("pycni_bridge", "pycni_hostlocal", "pycni_loopback"),
-    ("pycni.attachments", "pycni.handover", "pycni.execute", "pycni.main", "pycni.launcher"),
+    ("pycni.attachments", "pycni.intents", "pycni.handover", "pycni.execute", "pycni.main", "pycni.launcher"),
     ("pycni.native", "pycni.install"),
     ("pycni.runtime",),
     ("pycni.agent",),
+    ("pycni.inspection",),
     ("pycni.testing",),
     ("pycni.cli",),
 )
@@ -64,7 +65,7 @@ DEAR = (
     *("anyio", "pyroute2", "orjson", "inspect", "threading", "tempfile", "shutil", "signal", "argparse"),
 )
 NOT_ONE_SHOT = (
-    *("pycni.runtime", "pycni.agent", "pycni.cli", "pycni.testing", "pycni.install"),
+    *("pycni.runtime", "pycni.agent", "pycni.cli", "pycni.testing", "pycni.install", "pycni.inspection"),
     "pycni.native.build",
 )
 
