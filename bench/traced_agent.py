@@ -16,6 +16,7 @@ from time import perf_counter
 from typing import Any, TextIO
 
 import pycni.agent.server
+import pycni.attachments
 import pycni.skel
 import pycni.wire.result
 import pycni_bridge.attach
@@ -28,7 +29,6 @@ from pycni.kernel.netlink import NetlinkSocket
 Trace = dict[str, Any]
 
 _LAYERS = {
-    "pycni.attachments": "lock",
     "pycni.agent.removal": "netlink",
     "pycni.kernel": "netlink",
     "pycni_hostlocal": "ipam",
@@ -150,6 +150,7 @@ def instrument(out: TextIO) -> None:
     wrap(pycni.agent.server, "serve", serve)
     wrap(Workers, "run", in_worker)
     wrap(NetlinkSocket, "__init__", opened)
+    wrap(pycni.attachments, "_attempt", timed("lock"))
     wrap(pycni.skel, "parse_request", timed("parse"))
     wrap(pycni_bridge.attach, "parse_config", timed("parse"))
     wrap(pycni_hostlocal.plugin, "load_config", timed("parse"))

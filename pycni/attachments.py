@@ -128,6 +128,7 @@ class Hold:
 async def acquire(ctx: Context, request: Request, run_dir: str) -> Hold | None:
     """Wait for the attachment's lock; None for a verb without attachment and for a delegate of the holder.
 
+    Trying is done in place, also in the agent: nothing in it waits, and a thread would take longer than that.
     ADD and DEL leave their intent in the file. CHECK waits and locks but leaves no trace, so that what a dead
     request left stays to be seen. Where the folder cannot be used (a read-only or foreign /run) the request
     goes on without a lock, and the log is told: a DEL must get there. Raises CNIError (11) after
@@ -149,13 +150,12 @@ async def acquire(ctx: Context, request: Request, run_dir: str) -> Hold | None:
     pause = FIRST_PAUSE
     try:
         while True:
-            with ctx.shield():  # a lock taken by a request that was cancelled meanwhile would be nobody's
-                taken = await ctx.run(_attempt, path, intent)
+            taken = _attempt(path, intent)
             if not isinstance(taken, Intent):
                 return taken
-            if await ctx.run(_descends_from, intent.caller, taken.caller):
+            if _descends_from(intent.caller, taken.caller):
                 return None
-            if time.monotonic() > deadline and not await ctx.run(_give_up, path, intent, taken):
+            if time.monotonic() > deadline and not _give_up(path, intent, taken):
                 raise _timed_out(intent, taken, path)
             await ctx.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
