@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 ROOT: Final = "/proc/sys/"
 _LONGEST: Final = 4096
+_SETTLE_SECONDS: Final = 2.0
+_PAUSE: Final = 0.002
 
 
 def read(name: str) -> str:
@@ -31,8 +34,8 @@ def write(name: str, value: str, *, always: bool = False) -> bool:
     """Set a value and read it back; whether it was another one before.
 
     What has the value already is left alone, so that it works where /proc/sys is read-only and right; with
-    `always` it is written nevertheless. OSError (EINVAL) also if the kernel took the value and shows
-    another.
+    `always` it is written nevertheless. OSError (EINVAL) also if the kernel took the value and goes on
+    showing another.
     """
     path = _path(name)
     try:
@@ -45,12 +48,28 @@ def write(name: str, value: str, *, always: bool = False) -> bool:
         same = _value(fd).split() == value.split()
         if same and not always:
             return False
-        os.pwrite(fd, value.encode(), 0)
-        if _value(fd).split() != value.split():
-            raise OSError(errno.EINVAL, f"wrote {value!r} but it reads {_value(fd)!r}", path)
+        _settle(fd, value, path)
     finally:
         os.close(fd)
     return not same
+
+
+def _settle(fd: int, value: str, path: str) -> None:
+    """Write until it reads so.
+
+    A writer of forwarding that does not get the RTNL lock at once takes its value back before it tries again
+    (devinet_sysctl_forward in net/ipv4/devinet.c): who writes the same in between has changed nothing, and
+    then sees the old value come back.
+    """
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    while True:
+        os.pwrite(fd, value.encode(), 0)
+        found = _value(fd)
+        if found.split() == value.split():
+            return
+        if time.monotonic() > deadline:
+            raise OSError(errno.EINVAL, f"wrote {value!r} but it reads {found!r}", path)
+        time.sleep(_PAUSE)
 
 
 def _value(fd: int) -> str:

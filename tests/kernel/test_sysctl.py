@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -65,6 +66,28 @@ def test_what_the_kernel_refuses_is_an_oserror(host: NetNS) -> None:
         with pytest.raises(OSError, match="Invalid argument") as caught:
             sysctl.write(FORWARD, "often")
         assert caught.value.errno == errno.EINVAL
+
+
+def test_many_write_the_same_at_once(host: NetNS) -> None:
+    """Whoever waits for the RTNL lock shows the old value for a moment; nobody takes that for a refusal."""
+    for _ in range(20):
+        with host.inside():
+            sysctl.write(FORWARD, "0")
+        failures: list[OSError] = []
+        threads = [threading.Thread(target=_forward, args=(host, failures)) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+
+
+def _forward(host: NetNS, failures: list[OSError]) -> None:
+    try:
+        with host.inside():
+            sysctl.write(FORWARD, "1")
+    except OSError as error:
+        failures.append(error)
 
 
 @pytest.mark.parametrize("name", ["", "/", "net/../kernel/hostname", "./net", "net//ipv4", "net/ipv4/a\0b"])
