@@ -20,7 +20,7 @@ from pycni.agent import client
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECONDS = 30
+SECONDS = 60
 HERE = Path(__file__).parent
 FOREIGN = """#!/bin/sh
 echo "foreign-$CNI_COMMAND $$ $PPID $(pwd) $(umask) $MARK" >> "{folder}/journal"

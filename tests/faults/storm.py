@@ -38,7 +38,7 @@ from pycni import install  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-SECONDS = 30
+SECONDS = 60
 REFERENCE = Path("/usr/lib/cni")
 SUBNETS = ("10.71.0.0/16", "fd71::/64")
 GATEWAYS = ("10.71.0.1", "fd71::1")

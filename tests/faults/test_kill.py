@@ -226,13 +226,6 @@ def check_del_waits(network: Mortal, sandbox: NetNS, slow: Slow) -> None:
         lambda: delete.process.poll() is not None or sum(map(sleeps, waiting)) > before + MANY,
         "DEL waits or ends",
     )
-    print(
-        "DEL",
-        delete.process.poll(),
-        "CAT",
-        Path(f"/proc/{slow.begun()}/cmdline").read_text(),
-        Path(f"/proc/{slow.begun()}/fd/0").read_text(),
-    )
     slow.go()
     until(lambda: not orphan.exists(), "the orphan ends")
     delete.finish().ok()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.bridges import BRIDGE, SPOOF_CHECK, Network, host_local
-from support.observe import addresses, links, nft_rules, snapshot, store, sysctl
+from support.observe import addresses, await_operstate, links, nft_rules, snapshot, store, sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,8 +89,8 @@ def test_layer_2(network: Callable[..., Network], host: NetNS, one: NetNS) -> No
     }
     assert veth["master"] == BRIDGE
     assert veth.get("txqlen", 0) == 0
-    for link in (bridge, veth, end):
-        assert link["operstate"] == "UP"
+    for place, link in ((host, bridge), (host, veth), (one, end)):
+        await_operstate(place, link["ifname"], "UP")
         assert link["mtu"] == 1500
     assert {
         key: port(host, net.host_veth())[key] for key in ("hairpin", "isolated", "learning", "flood")
@@ -155,6 +155,8 @@ def test_is_gateway(
     assert addresses(host, BRIDGE) == gateways
     assert forwarding(host) == forwards
     assert route_lines(one) == []
+    infos = [info for info in links(host)[BRIDGE]["addr_info"] if info["scope"] == "global"]
+    assert [info for info in infos if "tentative" in info] == []
     for gateway in gateways:
         one.ping(gateway.partition("/")[0])
 
@@ -354,7 +356,7 @@ def test_an_existing_bridge_is_used_as_it_is(
     after = links(host)[BRIDGE]
     assert after["ifindex"] == before["ifindex"]
     assert after["address"] == MAC
-    assert after["operstate"] == "UP"
+    await_operstate(host, BRIDGE, "UP")
     assert addresses(host, BRIDGE) == ["10.71.0.1/24", "fd99::1/64"]
     assert links(one)["eth0"]["mtu"] == 1400
 
@@ -493,7 +495,7 @@ def test_disable_container_interface(network: Callable[..., Network], host: NetN
     assert [item["name"] for item in result["interfaces"]] == [BRIDGE, net.host_veth(), "eth0"]
     assert "UP" in links(host)[net.host_veth()]["flags"]
     one.run("ip", "link", "set", "eth0", "up")
-    assert links(one)["eth0"]["operstate"] == "UP"
+    await_operstate(one, "eth0", "UP")
 
 
 @pytest.mark.parametrize(

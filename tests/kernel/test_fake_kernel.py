@@ -342,6 +342,6 @@ def test_states_are_the_same_in_the_end(real: Side) -> None:
         "c": "lowerlayerdown",
         "d": "down",
     }
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while (seen := real.operstates()) != wanted:
         assert time.monotonic() < deadline, seen

@@ -58,7 +58,7 @@ def dhcp(host: NetNS, tmp_path: Path) -> Iterator[dict[str, str]]:
         host.popen("/usr/lib/cni/dhcp", "daemon", "-socketpath", socket, **quiet),
     ]
     try:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not socket.exists():
             assert time.monotonic() < deadline, "the dhcp daemon did not start"
             time.sleep(0.02)

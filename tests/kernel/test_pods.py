@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 CONFLIST = Path(__file__).parents[2] / "conf" / "10-pycni.conflist"
 OUTSIDE = {4: "192.0.2.2", 6: "2001:db8:2::2"}
 UPLINK = {4: "192.0.2.1", 6: "2001:db8:2::1"}
-SECONDS = 10
+SECONDS = 30
 
 
 @pytest.fixture(params=["oneshot", "agent"])
@@ -78,7 +79,11 @@ class Chain:
 
 
 def seen_source(outside: NetNS, pod: NetNS, family: int, kind: socket.SocketKind) -> tuple[str, bytes]:
-    """Send from the pod to a socket outside: the source address that arrives, and the echo's answer."""
+    """Send from the pod to a socket outside: the source address that arrives, and the echo's answer.
+
+    A datagram is sent again until it arrives: a link-local address that is still tentative, as a router's may
+    be, can cost the first one.
+    """
     family_number = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
     with outside.inside():
         listener = socket.socket(family_number, kind)
@@ -91,16 +96,26 @@ def seen_source(outside: NetNS, pod: NetNS, family: int, kind: socket.SocketKind
         if kind is socket.SOCK_STREAM:
             listener.listen()
         client.connect(listener.getsockname()[:2])
-        client.send(b"hello")
         if kind is socket.SOCK_STREAM:
+            client.send(b"hello")
             connection, source = listener.accept()
             with connection:
                 connection.settimeout(SECONDS)
                 connection.sendall(connection.recv(100).upper())
                 return source[0], client.recv(100)
-        data, source = listener.recvfrom(100)
-        listener.sendto(data.upper(), source)
-        return source[0], client.recv(100)
+        _, source = repeated(lambda: client.send(b"hello"), listener)
+        answer, _ = repeated(lambda: listener.sendto(b"HELLO", source), client)
+        return source[0], answer
+
+
+def repeated(send: Callable[[], object], receiver: socket.socket) -> tuple[bytes, Any]:
+    """What arrives of a datagram that is sent every half second, and from where."""
+    receiver.settimeout(0.5)
+    for _ in range(2 * SECONDS):
+        send()
+        with contextlib.suppress(TimeoutError):
+            return receiver.recvfrom(100)
+    raise AssertionError(f"nothing arrived in {SECONDS} s")
 
 
 def assert_gone(host: NetNS, data_dir: Path, *pods: NetNS) -> None:
@@ -185,11 +200,9 @@ def source_among_pods(client_pod: NetNS, server_pod: NetNS, address: str) -> str
     with client_pod.inside():
         client = socket.socket(family, socket.SOCK_DGRAM)
     with server, client:
-        server.settimeout(SECONDS)
         server.bind((address, 0))
-        client.sendto(b"hello", server.getsockname()[:2])
-        source: str = server.recvfrom(100)[1][0]
-        return source
+        _, source = repeated(lambda: client.sendto(b"hello", server.getsockname()[:2]), server)
+        return str(source[0])
 
 
 def test_without_masquerading_the_outside_sees_the_pod(

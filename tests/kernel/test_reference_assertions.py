@@ -120,7 +120,7 @@ def assert_pod(run: Run) -> None:
     """Link, addresses and default routes inside."""
     link = observe.links(run.pod)["eth0"]
     assert link["linkinfo"]["info_kind"] == "veth"
-    await_state(run.pod, "UP")
+    observe.await_operstate(run.pod, "eth0", "UP")
     found = [address.partition("/")[0] for address in observe.addresses(run.pod, "eth0")]
     for colon in (False, True):
         wanted = [subnet for subnet in run.subnets if (":" in subnet) is colon]
@@ -130,13 +130,6 @@ def assert_pod(run: Run) -> None:
             defaults = [route for route in observe.routes(run.pod) if route["dst"] == "default"]
             assert [route["gateway"] for route in defaults if (":" in route["gateway"]) is colon] == [gateway]
             assert not any("prefsrc" in route for route in defaults)
-
-
-def await_state(pod: NetNS, wanted: str) -> None:
-    """The kernel notes the state of a link's end a little after its carrier."""
-    deadline = time.monotonic() + 5
-    while (seen := observe.links(pod)["eth0"]["operstate"]) != wanted:
-        assert time.monotonic() < deadline, seen
 
 
 def assert_gone(run: Run) -> None:
@@ -198,10 +191,10 @@ def test_ipv6_addresses_with_the_link_local_one(run: Callable[..., Run], subnets
     one = run("1.0.0", *subnets, **({} if subnets else {"disableContainerInterface": True}))
     one.add()
     wanted = sum(":" in subnet for subnet in subnets) + 1 if subnets else 0
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + observe.SECONDS
     while len(_ipv6(one.pod)) != wanted:
         assert time.monotonic() < deadline, _ipv6(one.pod)
-    await_state(one.pod, "UP" if subnets else "DOWN")
+    observe.await_operstate(one.pod, "eth0", "UP" if subnets else "DOWN")
 
 
 def _ipv6(pod: NetNS) -> list[str]:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ MS_PRIVATE = 0x40000
 MNT_DETACH = 2
 
 NETNS_DIR = Path("/run/netns")
+PING_SECONDS = 20
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -135,12 +137,17 @@ class NetNS:
         return json.loads(self.run(*argv).stdout or b"[]")
 
     def ping(self, address: str, count: int = 1) -> None:
-        """Raise AssertionError unless `address` (IPv4 or IPv6) answers `count` times within 20 seconds.
+        """Raise AssertionError unless `address` (IPv4 or IPv6) answers `count` times, within PING_SECONDS.
 
-        One echo a second is sent until then: the reference leaves its IPv6 gateway tentative for as long
-        as two seconds, and what is lost in that time is no fault.
+        Asked again and again until then: the reference leaves its IPv6 gateway tentative for as long as two
+        seconds, and what is lost or unreachable in that time is no fault.
         """
-        self.run("ping", "-n", "-c", str(count), "-w", "20", address)
+        deadline = time.monotonic() + PING_SECONDS
+        words = ("ping", "-n", "-c", str(count), "-W", "1", address)
+        while (done := self.run(*words, check=False)).returncode != 0:
+            output = (done.stdout + done.stderr).decode(errors="replace")
+            assert time.monotonic() < deadline, f"[{self.name}] {' '.join(words)}: {output}"
+            time.sleep(0.05)
 
     def delete(self) -> None:
         """Unpin it; the kernel tears it down when its last process and socket are gone."""

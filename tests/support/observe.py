@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from support.netns import NetNS
 
+SECONDS = 30
 _POD_SYSCTLS = (
     "ipv4.conf.{}.arp_notify",
     "ipv6.conf.{}.accept_dad",
@@ -24,6 +28,14 @@ _SPOOF_CHECK = ("bridge", "nat")
 def links(netns: NetNS) -> dict[str, Any]:
     """`ip -j -d address` by interface name, in the order of creation."""
     return {link["ifname"]: link for link in netns.json("ip", "-j", "-d", "address") if link.get("ifname")}
+
+
+def await_operstate(netns: NetNS, ifname: str, wanted: str) -> None:
+    """The kernel notes the state of a link a little after its carrier."""
+    deadline = time.monotonic() + SECONDS
+    while (seen := links(netns)[ifname]["operstate"]) != wanted:
+        assert time.monotonic() < deadline, f"{ifname} is {seen}, and not {wanted}"
+        time.sleep(0.01)
 
 
 def addresses(netns: NetNS, ifname: str) -> list[str]:
@@ -232,6 +244,15 @@ def attachment_leftovers(netns: NetNS, store_folder: Path) -> list[str]:
 
 def _is_reservation(name: str) -> bool:
     return not name.rpartition("/")[2].startswith(("lock", "last_reserved_ip."))
+
+
+def descriptors() -> set[int]:
+    """This process's open descriptors, without those that earlier tests left to the garbage collector.
+
+    The number that the look itself takes is among them: compare by `<=`, for one more moves it up.
+    """
+    gc.collect()
+    return {int(name) for name in os.listdir("/proc/self/fd")}
 
 
 def descendants(pid: int) -> list[int]:
