@@ -19,6 +19,7 @@ from pycni.kernel.messages import (
 )
 from pycni.kernel.namespace import check
 from pycni.names import host_veth, link_alias
+from pycni_bridge.joining import Joining, Removing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,15 +81,16 @@ async def make_wiring(item: Attachment, done: Transaction, bridge: Link | None) 
             bridge = await _make_bridge(item, done)
         # After the bridge's, so that it is undone before: a bridge with a port is not idle.
         undo = done.undo(lambda: item.host.remove(name=item.host_name))
-        created, _, found, addresses = await item.host.perform(
-            (
-                _pair_request(item, bridge),
-                set_alias(item.host_name, _alias(item.request)),
-                get_link(name=item.host_name),
-                # Only now: while it had no port, another ADD that is undone might take its addresses away.
-                dump_addresses(index=bridge.index),
+        async with Joining(item.ctx):
+            created, _, found, addresses = await item.host.perform(
+                (
+                    _pair_request(item, bridge),
+                    set_alias(item.host_name, _alias(item.request)),
+                    get_link(name=item.host_name),
+                    # Only now: while it had no port, an ADD that is undone might take its addresses away.
+                    dump_addresses(index=bridge.index),
+                )
             )
-        )
         if created.ok:
             check((addresses,), f'failed to list addresses of "{bridge.name}"')
             present = tuple(address.cidr for address in addresses.addresses)
@@ -154,8 +156,11 @@ async def _make_bridge(item: Attachment, done: Transaction) -> Link:
 async def _remove_idle_bridge(host: Namespace, name: str) -> None:
     """Take back the bridge that this ADD made, unless other pods are on it by now."""
     bridge = await host.link(name=name)
-    if bridge is not None and not await host.ports(bridge.index):
-        await host.request((del_link(index=bridge.index),))
+    if bridge is None:
+        return
+    with Removing() as alone:
+        if alone and not await host.ports(bridge.index):
+            await host.request((del_link(index=bridge.index),))
 
 
 async def join_vlans(item: Attachment, wiring: Wiring) -> None:

@@ -23,7 +23,7 @@ from support.calls import SYSTEM_PATH
 
 from pycni.agent import protocol
 from pycni.agent.context import AgentContext
-from pycni.agent.groups import Groups
+from pycni.agent.groups import Groups, SharedHost
 from pycni.agent.protocol import Frame
 from pycni.agent.workers import Workers
 from pycni.context import Caller
@@ -257,7 +257,7 @@ def test_cancelled_at_any_point(node: Node, how: Callable[[anyio.CancelScope, An
 
     count = node.run(healthy)
     node.host.run("ip", "link", "delete", BRIDGE)
-    assert count >= 5
+    assert count >= 4
     print(f"{count} points")
     broken_off = 0
     count = min(count, MANY)
@@ -309,6 +309,43 @@ def test_cancelled_in_company(node: Node, how: Callable[[anyio.CancelScope, Any]
         if reply is not None and at >= points:
             break
     assert broken_off >= 5
+
+
+@pytest.mark.parametrize("node", ["nftables"], indirect=True)
+def test_an_add_begins_while_the_idle_bridge_is_taken_back(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancelled ADD found its bridge idle, and will remove it: who joins now has a bridge afterwards."""
+    genuine = SharedHost.ports
+    found_idle = anyio.Event()
+    whole = anyio.Event()
+
+    async def slow(self: SharedHost, index: int) -> Any:
+        ports = await genuine(self, index)
+        found_idle.set()
+        with anyio.move_on_after(0.5, shield=True):
+            await whole.wait()
+        return ports
+
+    async def both(run: Run) -> None:
+        async def second() -> None:
+            await found_idle.wait()
+            ok(await run.call("ADD", 1))
+            whole.set()
+
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(second)
+            reply, _, lines = await run.call("ADD", 0, lambda scope, _at, _waited: cancel_with_a_link(scope))
+            assert (reply, lines) == (None, [])
+
+    def cancel_with_a_link(scope: anyio.CancelScope) -> None:
+        if BRIDGE in observe.links(node.host):
+            scope.cancel()
+
+    monkeypatch.setattr(SharedHost, "ports", slow)
+    node.run(both)
+    check_whole(node, "after both")
+    ok(node.run(partial(Run.call, verb="DEL", number=1)))
 
 
 def check_whole(node: Node, where: str) -> None:
