@@ -35,8 +35,10 @@ def containerd(host: NetNS, bin_dir: Path, mode: str, tmp_path: Path) -> Iterato
         running.wait_network_ready()
         yield running
     finally:
-        running.close()
-        shutil.rmtree(NETWORKS, ignore_errors=True)
+        try:
+            running.close()
+        finally:
+            shutil.rmtree(NETWORKS, ignore_errors=True)
 
 
 def _pod_addresses(pod: Pod) -> set[str]:

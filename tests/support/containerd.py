@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -48,11 +49,11 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
 
 
 def _remove_cgroup(folder: Path) -> None:
-    deadline = time.monotonic() + 10
-    while True:
+    deadline = time.monotonic() + 30
+    while folder.is_dir():  # asked first: systemd mounts the folder of all hierarchies read-only
         try:
             folder.rmdir()
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return
         except OSError:  # busy while its last process is still dying
             if time.monotonic() > deadline:
@@ -82,7 +83,8 @@ class Containerd:
         """Start it in `host`; raises AssertionError with its log if it does not answer in START_SECONDS."""
         self.folder = folder
         self._socket = folder / "containerd.sock"
-        self._cgroup = f"/pycni-tests-{os.getpid()}"
+        # No process id: cgroups are the machine's, and in process namespaces ids are the same again.
+        self._cgroup = f"/pycni-tests-{secrets.token_hex(4)}"
         self._log = folder / "containerd.log"
         config = folder / "containerd.toml"
         config.write_text(_CONFIG.format(folder=folder, bin_dir=bin_dir, conf_dir=conf_dir, pause=PAUSE))
