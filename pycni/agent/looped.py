@@ -87,6 +87,8 @@ async def _one_shot(
     ctx.ended_by = ended_by
     async with anyio.create_task_group() as watchers:
         with anyio.CancelScope() as scope:
+            if ended_by:  # the watcher would hear of it only when the call first waits
+                scope.cancel()
             watchers.start_soon(_cancel_on_signal, scope, ended_by)
             reply = await serve(plugin, call, ctx)
         if scope.cancelled_caught:
