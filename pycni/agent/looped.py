@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar, TypeVarTuple
 
+    from anyio.abc import TaskStatus
+
     from pycni.context import Completed
     from pycni.handover import Call
     from pycni.kernel.namespace import Run
@@ -87,9 +89,7 @@ async def _one_shot(
     ctx.ended_by = ended_by
     async with anyio.create_task_group() as watchers:
         with anyio.CancelScope() as scope:
-            if ended_by:  # the watcher would hear of it only when the call first waits
-                scope.cancel()
-            watchers.start_soon(_cancel_on_signal, scope, ended_by)
+            await watchers.start(_cancel_on_signal, scope, ended_by)
             reply = await serve(plugin, call, ctx)
         if scope.cancelled_caught:
             reply = cancelled_reply(ended_by)
@@ -99,10 +99,14 @@ async def _one_shot(
     return reply.status, reply.stdout, reply.stderr, lambda: ctx.close(failed=reply.status != 0)
 
 
-async def _cancel_on_signal(scope: anyio.CancelScope, ended_by: list[int]) -> None:
+async def _cancel_on_signal(
+    scope: anyio.CancelScope, ended_by: list[int], *, task_status: TaskStatus[None]
+) -> None:
+    """Started once signals are heard: the call must not begin before, for it may do much before it waits."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         if ended_by:  # the signal came while the event loop was being made
             scope.cancel()
+        task_status.started()
         async for number in signals:
             if not ended_by:
                 ended_by.append(number)
