@@ -15,6 +15,7 @@ import os
 import time
 
 from pycni.errors import TRY_AGAIN_LATER, CNIError
+from pycni.kernel.flock import LOCK_EX, try_lock
 from pycni.names import attachment_key
 from pycni.record import Record
 from pycni.wire.json import dumps, loads
@@ -196,7 +197,7 @@ def _attempt(path: str, intent: Intent) -> Hold | Intent:
     while True:
         descriptor = _open(path)
         try:
-            if not lock(descriptor, fcntl.LOCK_EX):
+            if not try_lock(descriptor, LOCK_EX):
                 return decode_intent(os.pread(descriptor, 4096, 0)) or Intent()
             if is_same_file(path, descriptor):
                 hold, descriptor = _take(path, descriptor, intent), -1
@@ -219,15 +220,6 @@ def _open(path: str) -> int:
             except FileExistsError:
                 continue
         return os.open(path, flags, 0o600)
-
-
-def lock(descriptor: int, kind: int) -> bool:
-    """Lock without waiting; False if somebody else has it. `kind` is LOCK_EX or LOCK_SH."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def is_same_file(path: str, descriptor: int) -> bool:

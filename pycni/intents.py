@@ -6,10 +6,10 @@ files are those of `pycni.attachments`.
 
 from __future__ import annotations
 
-import fcntl
 import os
 
-from pycni.attachments import FOLDER, RUN_DIR, Intent, decode_intent, is_same_file, lock
+from pycni.attachments import FOLDER, RUN_DIR, Intent, decode_intent, is_same_file
+from pycni.kernel.flock import LOCK_EX, LOCK_SH, try_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _dead_intent(path: str, *, unlink: Intent | None = None) -> Intent | None:
         return None
     try:
         # Shared to look: with the other kind one who looks would be taken for one who works.
-        if not lock(descriptor, fcntl.LOCK_EX if unlink else fcntl.LOCK_SH):
+        if not try_lock(descriptor, LOCK_EX if unlink else LOCK_SH):
             return None
         intent = decode_intent(os.pread(descriptor, 4096, 0))
         if intent is not None and intent == unlink and is_same_file(path, descriptor):
@@ -79,6 +79,6 @@ def _locked_intent(path: str) -> Intent | None:
     except OSError:
         return None
     try:
-        return None if lock(descriptor, fcntl.LOCK_SH) else decode_intent(os.pread(descriptor, 4096, 0))
+        return None if try_lock(descriptor, LOCK_SH) else decode_intent(os.pread(descriptor, 4096, 0))
     finally:
         os.close(descriptor)

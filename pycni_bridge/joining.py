@@ -9,9 +9,10 @@ namespaces(7).
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
+
+from pycni.kernel.flock import LOCK_EX, LOCK_SH, try_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Joining:
         self._descriptor = _open()
         deadline = time.monotonic() + _LONGEST_WAIT
         try:
-            while not _lock(self._descriptor, fcntl.LOCK_SH) and time.monotonic() < deadline:
+            while not _lock(self._descriptor, LOCK_SH) and time.monotonic() < deadline:
                 await self._ctx.sleep(_PAUSE)
         except BaseException:
             self._close()
@@ -68,7 +69,7 @@ class Removing:
 
     def __enter__(self) -> bool:
         self._descriptor = _open()
-        return _lock(self._descriptor, fcntl.LOCK_EX)
+        return _lock(self._descriptor, LOCK_EX)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -87,9 +88,6 @@ def _open() -> int:
 def _lock(descriptor: int, kind: int) -> bool:
     """Whether it is locked now; True as well where there is nothing to lock."""
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(descriptor, kind)
     except OSError:
         return True
-    return True

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import _thread
-import fcntl
 import os
 import time
 
 from pycni.errors import TRY_AGAIN_LATER, CNIError
+from pycni.kernel.flock import LOCK_EX, try_lock
 from pycni_hostlocal.files import failure, make_folder, open_or_create
 
 TYPE_CHECKING = False
@@ -87,14 +87,13 @@ class LockedFolder:
         pause = _FIRST_PAUSE
         while True:
             try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise self._timed_out() from None
+                if try_lock(self._lock, LOCK_EX):
+                    return
             except OSError as error:
                 lock = os.path.join(self.path, "lock")
                 raise failure("flock", lock, error, "the file system must support flock(2)") from error
+            if time.monotonic() >= deadline:
+                raise self._timed_out()
             time.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_PAUSE)
 

@@ -7,7 +7,6 @@ attachment, locked by flock(2), which ends with the process, and removed by whoe
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -17,6 +16,7 @@ import anyio
 
 from pycni.attachments import RUN_DIR
 from pycni.errors import TRY_AGAIN_LATER, CNIError
+from pycni.kernel.flock import LOCK_EX, try_lock
 from pycni.names import attachment_key
 
 DEFAULT_RUN_DIR: Final = RUN_DIR
@@ -62,12 +62,11 @@ def _attempt(path: str) -> int:
     while True:
         fd = _open(path)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not try_lock(fd, LOCK_EX):
+                os.close(fd)
+                return -1
             if os.path.samestat(os.stat(path), os.fstat(fd)):
                 return fd
-        except BlockingIOError:
-            os.close(fd)
-            return -1
         except FileNotFoundError:
             pass
         except BaseException:

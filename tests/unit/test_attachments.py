@@ -210,7 +210,7 @@ def test_check_neither_leaves_nor_removes_an_intent(tmp_path: Path) -> None:
 def test_file_removed_between_open_and_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lock on a file that its last holder has just removed orders nobody: the request tries again."""
     earlier = hold(InPlace(), "ADD", tmp_path)
-    real = attachments.lock
+    real = attachments.try_lock
     tries: list[int] = []
 
     def lock(descriptor: int, kind: int) -> bool:
@@ -219,7 +219,7 @@ def test_file_removed_between_open_and_lock(tmp_path: Path, monkeypatch: pytest.
             earlier.release()
         return real(descriptor, kind)
 
-    monkeypatch.setattr(attachments, "lock", lock)
+    monkeypatch.setattr(attachments, "try_lock", lock)
     held = hold(InPlace(), "DEL", tmp_path)
     assert len(tries) == 2
     assert files(tmp_path) == [Path(held.path)]
