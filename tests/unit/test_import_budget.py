@@ -34,7 +34,6 @@ LAYERS = (
     ("pycni.native", "pycni.install"),
     ("pycni.runtime",),
     ("pycni.agent",),
-    ("pycni.inspection",),
     ("pycni.testing",),
     ("pycni.cli",),
 )
@@ -65,7 +64,7 @@ DEAR = (
     *("anyio", "pyroute2", "orjson", "inspect", "threading", "tempfile", "shutil", "signal", "argparse"),
 )
 NOT_ONE_SHOT = (
-    *("pycni.runtime", "pycni.agent", "pycni.cli", "pycni.testing", "pycni.install", "pycni.inspection"),
+    *("pycni.runtime", "pycni.agent", "pycni.cli", "pycni.testing", "pycni.install"),
     "pycni.native.build",
 )
 
