@@ -8,17 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from support.calls import Outcome, Running, clean_environment
+from support.waiting import until
 
 from pycni import install
 from pycni.agent import client
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SECONDS = 60
 HERE = Path(__file__).parent
@@ -29,15 +26,6 @@ while [ "$CNI_COMMAND" = ADD ] && [ ! -e "{folder}/go" ]; do sleep 0.01; done
 [ "$CNI_COMMAND" = ADD ] && echo '{{"cniVersion":"1.0.0","ips":[]}}'
 exit 0
 """
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """Poll until the condition is true and return its value; AssertionError after SECONDS."""
-    deadline = time.monotonic() + SECONDS
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.005)
-    return value
 
 
 class JournalNode:

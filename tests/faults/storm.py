@@ -32,6 +32,7 @@ from support.agents import Agent  # noqa: E402
 from support.calls import SYSTEM_PATH, Outcome, Running  # noqa: E402
 from support.netns import NetNS  # noqa: E402
 from support.private import PrivateNode  # noqa: E402
+from support.waiting import until  # noqa: E402
 
 from pycni import install  # noqa: E402
 
@@ -42,16 +43,6 @@ SECONDS = 60
 REFERENCE = Path("/usr/lib/cni")
 SUBNETS = ("10.71.0.0/16", "fd71::/64")
 GATEWAYS = ("10.71.0.1", "fd71::1")
-
-
-def until(condition: Callable[[], Any], what: str, facts: Callable[[], Any] = lambda: "") -> Any:
-    """Poll until the condition is true and return its value; AssertionError after SECONDS."""
-    deadline = time.monotonic() + SECONDS
-    while not (value := condition()):
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {SECONDS} s: {what} {facts()}")
-        time.sleep(0.005)
-    return value
 
 
 class Network:

@@ -8,15 +8,13 @@ effect), and one inside the netlink batches, where a single request fails while 
 from __future__ import annotations
 
 import errno
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import observe
+from support.in_process import handed_over
 
-from pycni.context import Caller
-from pycni.handover import Call as HandedOver
 from pycni.kernel import namespace
 from pycni.kernel.netlink import Answer
 from pycni.main import Cancelled, OneShot, drive
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 
     from support.netns import NetNS
 
+    from pycni.handover import Call
     from pycni.skel import Reply
 
 LAYER3 = {
@@ -59,7 +58,7 @@ class FaultyContext(OneShot):
     `how` is "fail" (instead of the step), "cancel" (before it), or "cancel after" (it took effect).
     """
 
-    def __init__(self, call: HandedOver, run_dir: str, at: int, how: str) -> None:
+    def __init__(self, call: Call, run_dir: str, at: int, how: str) -> None:
         super().__init__(call, run_dir, ended_by=[])
         self.at, self.how, self.steps, self.lines = at, how, 0, []
 
@@ -100,22 +99,16 @@ class Node:
 
     def call(self, verb: str, at: int = -1, how: str = "fail") -> tuple[Reply | None, FaultyContext]:
         """One request served in process; the reply is None if it was cancelled."""
-        fd = os.open(self.pod.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            stdin = json.dumps(self.config).encode()
-            caller = Caller(os.getpid(), "/", 0o022, self.host.ident, fd, self.pod.ident)
-            handed = HandedOver({**self.env, "CNI_COMMAND": verb}, stdin, caller, (0, 0), (0, 0))
+        env = {**self.env, "CNI_COMMAND": verb}
+        with handed_over(env, self.config, self.host, self.pod) as handed, self.host.inside():
             ctx = FaultyContext(handed, str(self.run_dir), at, how)
-            with self.host.inside():
-                try:
-                    reply = drive(handle(Bridge(), handed.env, handed.stdin, ctx))
-                except Cancelled:
-                    reply = None
-                finally:
-                    if ctx.held is not None:
-                        ctx.held.release()
-        finally:
-            os.close(fd)
+            try:
+                reply = drive(handle(Bridge(), handed.env, handed.stdin, ctx))
+            except Cancelled:
+                reply = None
+            finally:
+                if ctx.held is not None:
+                    ctx.held.release()
         return reply, ctx
 
     def state(self) -> dict[str, Any]:
@@ -123,9 +116,7 @@ class Node:
         return {
             "host": _without_frames(observe.snapshot(self.host)),
             "pod": observe.snapshot(self.pod),
-            "store": [
-                name for name in observe.store(self.data_dir) if "lock" not in name and "last_" not in name
-            ],
+            "store": list(observe.reservations(self.data_dir)),
             "attachments": sorted(path.name for path in self.run_dir.glob("attachments/*")),
         }
 

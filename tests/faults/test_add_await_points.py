@@ -8,8 +8,6 @@ next point, as the agent cancels one whose launcher is gone.
 from __future__ import annotations
 
 import itertools
-import json
-import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -20,15 +18,14 @@ import anyio.to_thread
 import pytest
 from support import observe
 from support.calls import SYSTEM_PATH
+from support.in_process import handed_over
 
 from pycni.agent import protocol
 from pycni.agent.context import AgentContext
 from pycni.agent.groups import Groups, SharedHost
 from pycni.agent.protocol import Frame
 from pycni.agent.workers import Workers
-from pycni.context import Caller
 from pycni.execute import execute_for_agent
-from pycni.handover import Call
 from pycni.main import serve
 from pycni_bridge.plugin import Bridge
 
@@ -191,21 +188,20 @@ class Run:
             "CNI_PATH": node.path,
             "PATH": SYSTEM_PATH,
         }
-        descriptor = os.open(pod.path, os.O_RDONLY | os.O_CLOEXEC)
-        caller = Caller(os.getpid(), "/", 0o022, node.host.ident, descriptor, pod.ident)
-        call = Call(env, json.dumps(node.config).encode(), caller, (0, 0), (0, 0))
         launcher = PlayedLauncher(self._tasks)
-        ctx = AgentContext(call, str(node.run_dir), self._workers, launcher, self.groups)  # type: ignore[arg-type]
-        launcher.ctx = ctx
         reply = None
         scope = anyio.CancelScope()
-        points = Points(serve(Bridge(), call, ctx), lambda at, waited: reached and reached(scope, at, waited))
-        try:
-            with scope:
-                reply = await points
-        finally:
-            ctx.close(failed=reply is None or reply.status != 0)
-            os.close(descriptor)
+        with handed_over(env, node.config, node.host, pod) as call:
+            ctx = AgentContext(call, str(node.run_dir), self._workers, launcher, self.groups)  # type: ignore[arg-type]
+            launcher.ctx = ctx
+            points = Points(
+                serve(Bridge(), call, ctx), lambda at, waited: reached and reached(scope, at, waited)
+            )
+            try:
+                with scope:
+                    reply = await points
+            finally:
+                ctx.close(failed=reply is None or reply.status != 0)
         return reply, points.count, ctx.log_lines
 
 
@@ -258,7 +254,6 @@ def test_cancelled_at_any_point(node: Node, how: Callable[[anyio.CancelScope, An
     count = node.run(healthy)
     node.host.run("ip", "link", "delete", BRIDGE)
     assert count >= 4
-    print(f"{count} points")
     broken_off = 0
     count = min(count, MANY)
     for at in range(count):
@@ -356,8 +351,7 @@ def check_whole(node: Node, where: str) -> None:
     assert observe.addresses(node.host, BRIDGE) == GATEWAYS, where
     veths = [link for link in observe.links(node.host).values() if link.get("master") == BRIDGE]
     assert len(veths) == 1, where
-    store = observe.store(node.data_dir)
-    owners = [text.split()[0] for name, text in store.items() if "lock" not in name and "last_" not in name]
+    owners = [text.split()[0] for text in observe.reservations(node.data_dir).values()]
     assert owners == ["pod-1"] * 2, where
     rules = [str(item["rule"]) for item in observe.own_nft_rules(node.host) if "rule" in item]
     assert not [rule for rule in rules if "pod-0" in rule], where

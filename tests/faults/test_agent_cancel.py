@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from journal import until
+from support.waiting import until
 
 if TYPE_CHECKING:
     from journal import JournalNode

@@ -8,7 +8,8 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from journal import SECONDS, until
+from journal import SECONDS
+from support.waiting import until
 
 from pycni.agent import protocol
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from journal import SECONDS, until
+from journal import SECONDS
+from support.waiting import until
 
 from pycni import launcher
 from pycni.agent import protocol

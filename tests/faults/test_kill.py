@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from storm import GATEWAYS, REFERENCE, Network, addresses_of, held_addresses, until
+from storm import GATEWAYS, REFERENCE, Network, addresses_of, held_addresses
 from support.agents import Agent
 from support.calls import SYSTEM_PATH
+from support.waiting import until
 
 from pycni import install
 

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import pytest
 from support import observe
 from support.calls import CALL_SECONDS, Call, Outcome, Running
 from support.netns import mount, unmount
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -123,10 +123,8 @@ def node(
     """A node; no attachment may be locked at the end, and an agent must have served all calls."""
     node = Surroundings(call, pod(), data_dir)
     yield node
-    deadline = time.monotonic() + CALL_SECONDS
-    while locked := list(run_dir.glob("attachments/*")):  # the agent frees one a moment after its answer
-        assert time.monotonic() < deadline, locked
-        time.sleep(0.01)
+    # The agent frees an attachment a moment after its answer.
+    until(lambda: not list(run_dir.glob("attachments/*")), "all attachments freed")
     if mode == "agent":
         agent: Agent = request.getfixturevalue("agent")
         assert agent.served() == node.calls

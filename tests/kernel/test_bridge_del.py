@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import pytest
 from support.bridges import BRIDGE, MASQUERADE, Network, host_local
 from support.calls import Call
 from support.observe import attachment_leftovers, links, snapshot
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +55,7 @@ def vanish(net: Network, pod: NetNS) -> None:
     """Delete a sandbox and wait until the kernel has taken the pair away too."""
     name = net.host_veth()
     pod.delete()
-    deadline = time.monotonic() + 30
-    while name in links(net.host):
-        assert time.monotonic() < deadline, "the kernel keeps the namespace"
-        time.sleep(0.02)
+    until(lambda: name not in links(net.host), "the kernel ends the namespace")
 
 
 # How a DEL may come: which CNI_NETNS, and whether with prevResult.

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ import pytest
 from support.calls import clean_environment
 from support.netns import NetNS
 from support.observe import links
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,10 +66,7 @@ def inhabitants(namespace: os.stat_result) -> list[int]:
 
 def expect_empty(namespace: os.stat_result) -> None:
     """Raise AssertionError if somebody goes on living there."""
-    deadline = time.monotonic() + SECONDS
-    while left := inhabitants(namespace):
-        assert time.monotonic() < deadline, f"still alive: {left}"
-        time.sleep(0.02)
+    until(lambda: not inhabitants(namespace), "all have ended", lambda: inhabitants(namespace))
 
 
 @pytest.fixture

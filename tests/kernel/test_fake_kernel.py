@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from support.waiting import until
 
 from pycni.addresses import CIDR, IP
 from pycni.kernel.messages import (
@@ -342,6 +342,4 @@ def test_states_are_the_same_in_the_end(real: Side) -> None:
         "c": "lowerlayerdown",
         "d": "down",
     }
-    deadline = time.monotonic() + 60
-    while (seen := real.operstates()) != wanted:
-        assert time.monotonic() < deadline, seen
+    until(lambda: real.operstates() == wanted, "the same states", real.operstates)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.observe import addresses, attachment_leftovers, links
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,10 +58,7 @@ def dhcp(host: NetNS, tmp_path: Path) -> Iterator[dict[str, str]]:
         host.popen("/usr/lib/cni/dhcp", "daemon", "-socketpath", socket, **quiet),
     ]
     try:
-        deadline = time.monotonic() + 60
-        while not socket.exists():
-            assert time.monotonic() < deadline, "the dhcp daemon did not start"
-            time.sleep(0.02)
+        until(socket.exists, "the dhcp daemon listens")
         yield {"type": "dhcp", "daemonSocketPath": str(socket)}
     finally:
         for process in running:

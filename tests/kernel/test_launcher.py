@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.calls import Running
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +56,7 @@ def left(host: NetNS, data_dir: Path, run_dir: Path) -> list[str]:
 
 def nothing_left(host: NetNS, data_dir: Path, run_dir: Path) -> None:
     """The agent frees an attachment a moment after its answer, hence the patience."""
-    deadline = time.monotonic() + 60
-    while found := left(host, data_dir, run_dir):
-        assert time.monotonic() < deadline, found
-        time.sleep(0.01)
+    until(lambda: not left(host, data_dir, run_dir), "nothing is left", lambda: left(host, data_dir, run_dir))
 
 
 def address_of(answer: Any) -> str:
@@ -217,9 +215,7 @@ def test_burst(
 
 
 def kill_in_the_middle(agent: Agent, data_dir: Path, reached: Callable[[int], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not reached(len(list(data_dir.glob("*/10.*")))):
-        assert time.monotonic() < deadline
+    until(lambda: reached(len(list(data_dir.glob("*/10.*")))), "the middle")
     agent.kill()
 
 

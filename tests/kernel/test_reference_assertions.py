@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import observe
 from support.in_process import InProcess
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,9 +191,7 @@ def test_ipv6_addresses_with_the_link_local_one(run: Callable[..., Run], subnets
     one = run("1.0.0", *subnets, **({} if subnets else {"disableContainerInterface": True}))
     one.add()
     wanted = sum(":" in subnet for subnet in subnets) + 1 if subnets else 0
-    deadline = time.monotonic() + observe.SECONDS
-    while len(_ipv6(one.pod)) != wanted:
-        assert time.monotonic() < deadline, _ipv6(one.pod)
+    until(lambda: len(_ipv6(one.pod)) == wanted, f"{wanted} IPv6 addresses", lambda: _ipv6(one.pod))
     observe.await_operstate(one.pod, "eth0", "UP" if subnets else "DOWN")
 
 

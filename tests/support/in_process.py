@@ -8,22 +8,34 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pycni import launcher
-from pycni.handover import decode_call, encode_environment
+from pycni.context import Caller
+from pycni.handover import Call, decode_call, encode_environment
 from pycni.main import Cancelled, OneShot, cancelled_reply, drive, serve
 from pycni_bridge.plugin import Bridge
 from support.calls import SYSTEM_PATH, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from pycni.handover import Call
     from support.netns import NetNS
 
     Around = Callable[[int, Callable[[], Any]], Any]
+
+
+@contextmanager
+def handed_over(env: Mapping[str, str], config: Any, host: NetNS, pod: NetNS) -> Iterator[Call]:
+    """What a launcher in `host` hands over for `pod`, whose namespace is open until the end of the block."""
+    sandbox = os.open(pod.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        caller = Caller(os.getpid(), "/", 0o022, host.ident, sandbox, pod.ident)
+        yield Call(env, json.dumps(config).encode(), caller, (0, 0), (0, 0))
+    finally:
+        os.close(sandbox)
 
 
 class Watched(OneShot):

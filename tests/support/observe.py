@@ -7,14 +7,14 @@ import json
 import os
 import re
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from support.waiting import until
 
 if TYPE_CHECKING:
     from support.netns import NetNS
 
-SECONDS = 30
 _POD_SYSCTLS = (
     "ipv4.conf.{}.arp_notify",
     "ipv6.conf.{}.accept_dad",
@@ -32,10 +32,11 @@ def links(netns: NetNS) -> dict[str, Any]:
 
 def await_operstate(netns: NetNS, ifname: str, wanted: str) -> None:
     """The kernel notes the state of a link a little after its carrier."""
-    deadline = time.monotonic() + SECONDS
-    while (seen := links(netns)[ifname]["operstate"]) != wanted:
-        assert time.monotonic() < deadline, f"{ifname} is {seen}, and not {wanted}"
-        time.sleep(0.01)
+
+    def state() -> str:
+        return str(links(netns)[ifname]["operstate"])
+
+    until(lambda: state() == wanted, f"{ifname} is {wanted}", state)
 
 
 def addresses(netns: NetNS, ifname: str) -> list[str]:
@@ -119,6 +120,13 @@ def store(folder: Path) -> dict[str, str]:
     """Every file below `folder`: relative path → content."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes().decode() for path in files}
+
+
+def reservations(folder: Path) -> dict[str, str]:
+    """The reservations below `folder`, of one network or of all: relative path → content."""
+    others = ("lock", "last_reserved_ip.")
+    files = store(folder).items()
+    return {name: text for name, text in files if not name.rpartition("/")[2].startswith(others)}
 
 
 def snapshot(netns: NetNS) -> dict[str, Any]:
@@ -233,17 +241,13 @@ def lowest_port_mac(netns: NetNS, bridge: str) -> str:
 def attachment_leftovers(netns: NetNS, store_folder: Path) -> list[str]:
     """What attachments left on a node: veths, reservations, rules; bridges and their base chains may stay."""
     found = [f"link {name}" for name, link in host_state(netns)["links"].items() if link["kind"] == "veth"]
-    found += [f"reservation {name}" for name in store(store_folder) if _is_reservation(name)]
+    found += [f"reservation {name}" for name in reservations(store_folder)]
     rules = firewall_state(netns)
     for body in (item["rule"] for item in rules["nft"] if "rule" in item):
         if body["chain"] != "postrouting":
             found.append(f"nftables rule {body}")
     found += [f"{table}: {line}" for table, lines in rules["iptables"].items() for line in lines]
     return found
-
-
-def _is_reservation(name: str) -> bool:
-    return not name.rpartition("/")[2].startswith(("lock", "last_reserved_ip."))
 
 
 def descriptors() -> set[int]:
