@@ -282,4 +282,5 @@ def watch() -> None:
 
 
 def reset(seconds: float = SECONDS) -> None:
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    """Count anew, 0 for no more; told again later, for an exception in a finalizer is lost."""
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds, 10 * seconds)
