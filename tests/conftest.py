@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,11 @@ ABOUT_PYTHON = ("test_tests_run_the_interpreter_they_mean",)
 # How long an example takes says how busy the machine is, and nothing about the code.
 hypothesis.settings.register_profile("pycni", deadline=None)
 hypothesis.settings.load_profile("pycni")
+
+# nohup, and a shell's &, start programs that ignore these; what the tests start must not inherit that.
+for _signal, _handler in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(_signal) is signal.SIG_IGN:
+        signal.signal(_signal, _handler)
 
 _numbers = itertools.count()
 _node: list[PrivateNode] = []
