@@ -22,10 +22,11 @@ help: ## this list
 demo: $(READY) ## two pods on a node of their own: addresses, pings, check, and away without a trace
 	@$(PY) demo/run.py
 
-# Two halves at the same time, each in namespaces of its own: the machine has two processors.
+# Two at the same time, each in namespaces of its own: the machine has two processors. The guest comes last,
+# beside the longer half.
 test: $(READY) lint ## lint and all tests (root; in namespaces of their own)
 ifeq ($(PYTEST_ARGS),)
-	@$(MAKE) --no-print-directory -j2 --output-sync=line test-interop test-others
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-interop test-others test-vlan
 else
 	$(CONTAIN) $(PY) -m pytest $(PYTEST_ARGS)
 endif
@@ -33,9 +34,8 @@ endif
 test-interop: $(READY) ## beside the reference plugins
 	$(CONTAIN) $(PY) -m pytest -q tests/interop
 
-test-others: $(READY) ## all other tests, and those of VLANs in a guest
+test-others: $(READY) ## all other tests
 	$(CONTAIN) $(PY) -m pytest -q --ignore tests/interop
-	@$(MAKE) --no-print-directory test-vlan
 
 # Whether or not the machine's own kernel filters VLANs: one guest for all of these tests.
 test-vlan: $(READY) ## the tests of VLANs, in a guest kernel that filters them
